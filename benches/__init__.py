@@ -1,0 +1,1 @@
+"""Benches of raddle: `python -m benches.python` (see benches/README.md)."""

@@ -1,0 +1,1 @@
+"""The Python benches: one workload file per subject, one adapter per peer."""

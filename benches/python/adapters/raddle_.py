@@ -1,0 +1,45 @@
+"""raddle's mirrors, imported beside the untouched standard library: nothing is installed."""
+
+from raddle.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
+from raddle.sched import scheduler
+from raddle.threading import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+    Thread,
+    Timer,
+    local,
+)
+
+from ._shapes import overriding
+
+UnboundedQueue = Queue
+
+
+def Slot():
+    """A queue of one place."""
+    return Queue(1)
+
+
+class Subclass(Queue):
+    """A subclass that adds nothing."""
+
+
+Overriding = overriding(Queue)
+
+
+def put_all(queue, items):
+    """All of them in one call."""
+    queue.put_many(items)
+
+
+def get_all(queue, n):
+    """Whatever is there, until n have come."""
+    items = queue.get_many(n)
+    while len(items) < n:
+        items += queue.get_many(n - len(items))
+    return items

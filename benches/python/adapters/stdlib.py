@@ -1,0 +1,43 @@
+"""The baseline: threading, queue and sched of the running interpreter."""
+
+from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
+from sched import scheduler
+from threading import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+    Thread,
+    Timer,
+    local,
+)
+
+from ._shapes import overriding
+
+UnboundedQueue = Queue
+
+
+def Slot():
+    """A queue of one place."""
+    return Queue(1)
+
+
+class Subclass(Queue):
+    """A subclass that adds nothing."""
+
+
+Overriding = overriding(Queue)
+
+
+def put_all(queue, items):
+    """One put per item: there is no batch."""
+    for item in items:
+        queue.put(item)
+
+
+def get_all(queue, n):
+    """One get per item."""
+    return [queue.get() for _ in range(n)]

@@ -1,0 +1,137 @@
+//! `raddle._raddle`: the core's types as Python's. Converts, detaches, maps errors; no algorithms.
+//!
+//! One file per kind of type; `native.rs` is their common layout, `gil.rs` the only place that lets go of the
+//! interpreter, `error.rs` where results and panics become exceptions, `observe.rs` the bridge to reports.
+// FFI is what this crate is for; every block says why it is sound.
+#![allow(unsafe_code, missing_docs)]
+
+mod args;
+mod barrier;
+mod condition;
+mod error;
+mod event;
+mod gil;
+mod lock;
+mod native;
+mod observe;
+mod semaphore;
+mod site;
+mod thread;
+mod timer;
+mod types;
+
+use pyo3::prelude::*;
+use raddle::trace::{ORDER, SITES, TIMEOUTS};
+use types::Slot;
+
+/// The core of raddle. Private: use `raddle.threading`, `raddle.queue`, `raddle.sched`, `raddle.deadlock`.
+#[pymodule(gil_used = false)]
+mod _raddle {
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        let main = py.import("threading")?.call_method0("main_thread")?;
+        gil::set_main_thread(main.getattr("ident")?.extract::<usize>()?);
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        let module = module.as_any();
+        types::add::<raddle::sync::RawLock>(module, Slot::Lock)?;
+        types::add::<raddle::sync::RawRLock>(module, Slot::RLock)?;
+        types::add::<condition::PyCondition>(module, Slot::Condition)?;
+        semaphore::add(module)?;
+        types::add::<raddle::sync::Event>(module, Slot::Event)?;
+        types::add::<barrier::PyBarrier>(module, Slot::Barrier)?;
+        types::add::<thread::PyRecord>(module, Slot::ThreadRecord)?;
+        Ok(())
+    }
+
+    /// Says where raddle's Python files are, and checks that call sites can be read fast; whether they can.
+    #[pyfunction]
+    fn setup(py: Python<'_>, folder: String) -> bool {
+        site::set_own_folder(folder);
+        site::check(py)
+    }
+
+    /// In a forked child: only the calling thread is left.
+    #[pyfunction]
+    fn after_fork_in_child() {
+        raddle::park::after_fork_in_child();
+        timer::after_fork_in_child();
+        gil::set_main_thread(raddle::primitive::thread_token());
+    }
+
+    /// Sets the functions that reports go to.
+    #[pyfunction]
+    fn set_reporters(deadlock: Py<PyAny>, stall: Py<PyAny>, order: Py<PyAny>, timed_out: Py<PyAny>) {
+        observe::set_reporters(deadlock, stall, order, timed_out);
+    }
+
+    /// Turns recording on or off: acquire sites, lock order, time-outs.
+    #[pyfunction]
+    fn record(sites: bool, order: bool, timeouts: bool) {
+        for (on, bit) in [(sites, SITES), (order, ORDER), (timeouts, TIMEOUTS)] {
+            if on { raddle::trace::turn_on(bit) } else { raddle::trace::turn_off(bit) }
+        }
+    }
+
+    /// The file and line of the calling Python code, as "file:line", or None.
+    #[pyfunction]
+    fn here(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        observe::place(py, site::here())
+    }
+
+    /// Every deadlock there is now: `[(proven, parties), ...]`.
+    #[pyfunction]
+    fn deadlocks(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
+        observe::deadlocks(py)
+    }
+
+    /// What every known thread does: `{ident: (kind, object, since, timed) | None}`.
+    #[pyfunction]
+    fn threads(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyDict>> {
+        observe::threads(py)
+    }
+
+    /// What is held: `[(ident, object, site), ...]`.
+    #[pyfunction]
+    fn holds(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
+        observe::holds(py)
+    }
+
+    /// Adds a timer that is due in this many seconds: its `_fire()` is called. A number that cancels it.
+    #[pyfunction]
+    fn timer_add(timer: Bound<'_, PyAny>, seconds: f64) -> PyResult<u64> {
+        timer::add(&timer, seconds)
+    }
+
+    /// Takes a timer out; False if it has fired or was taken out before.
+    #[pyfunction]
+    fn timer_cancel(py: Python<'_>, ticket: u64) -> bool {
+        timer::cancel(py, ticket)
+    }
+
+    /// Whether a timer is still to come.
+    #[pyfunction]
+    fn timer_is_pending(ticket: u64) -> bool {
+        timer::is_pending(ticket)
+    }
+
+    /// How many timers are to come.
+    #[pyfunction]
+    fn timer_count() -> usize {
+        timer::count()
+    }
+
+    /// The timers to come, in no order.
+    #[pyfunction]
+    fn timers(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
+        timer::pending(py)
+    }
+
+    /// Takes all timers out.
+    #[pyfunction]
+    fn timer_cancel_all(py: Python<'_>) {
+        timer::cancel_all(py);
+    }
+}

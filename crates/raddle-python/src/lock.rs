@@ -1,0 +1,459 @@
+//! `Lock` and `RLock`.
+
+use crate::args::{self, Patience, lock_patience};
+use crate::error::entry;
+use crate::gil::PyHost;
+use crate::native::{Native, This, Which, get, method_fast, method_noargs, no_pickle};
+use crate::{observe, site};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
+use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use raddle::park::{Deadline, Parking, Stop};
+use raddle::primitive::thread_token;
+use raddle::sync::{RawLock, RawRLock};
+use raddle::trace::{Kind, Resource, SITES, mode};
+use std::ffi::{CStr, c_void};
+
+/// What `Lock` and `RLock` share.
+pub(crate) trait Raw: Native + Resource {
+    const KIND: Kind;
+    const SHORT: &'static str;
+    fn try_take(&self, me: usize) -> bool;
+    fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop>;
+    /// False if this thread may not release it.
+    fn give_back(&self, me: usize) -> bool;
+    fn not_held() -> pyo3::PyErr;
+    fn is_locked(&self) -> bool;
+    fn owner(&self) -> usize;
+    fn longest(&self) -> f32;
+    fn set_taken_at(&self, site: Option<raddle::trace::Site>);
+    fn taken_at(&self) -> Option<raddle::trace::Site>;
+    fn forget(&self);
+    fn depth(&self) -> Option<usize>;
+}
+
+macro_rules! raw {
+    ($type:ty, $kind:expr, $short:literal, $error:literal, $depth:expr) => {
+        impl Raw for $type {
+            const KIND: Kind = $kind;
+            const SHORT: &'static str = $short;
+            #[inline]
+            fn try_take(&self, me: usize) -> bool {
+                self.try_acquire(me)
+            }
+            fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop> {
+                self.acquire_slow(me, parking)
+            }
+            #[inline]
+            fn give_back(&self, me: usize) -> bool {
+                self.release(me).is_ok()
+            }
+            fn not_held() -> pyo3::PyErr {
+                PyRuntimeError::new_err($error)
+            }
+            fn is_locked(&self) -> bool {
+                self.is_locked()
+            }
+            fn owner(&self) -> usize {
+                self.owner()
+            }
+            fn longest(&self) -> f32 {
+                self.longest_wait()
+            }
+            #[inline]
+            fn set_taken_at(&self, site: Option<raddle::trace::Site>) {
+                self.set_taken_at(site);
+            }
+            fn taken_at(&self) -> Option<raddle::trace::Site> {
+                self.taken_at()
+            }
+            fn forget(&self) {
+                self.reset();
+            }
+            fn depth(&self) -> Option<usize> {
+                let depth: fn(&$type) -> Option<usize> = $depth;
+                depth(self)
+            }
+        }
+    };
+}
+raw!(RawLock, Kind::Lock, "Lock", "release unlocked lock", |_| None);
+raw!(RawRLock, Kind::RLock, "RLock", "cannot release un-acquired lock", |lock| Some(lock.depth()));
+
+/// The lock is this thread's now: what is noted about that, if anything is.
+#[inline]
+pub(crate) fn taken<C: Raw>(this: This<'_, C>) {
+    if mode() != 0 {
+        note_taken(this);
+    }
+}
+
+#[inline(never)]
+fn note_taken<C: Raw>(this: This<'_, C>) {
+    if this.depth().is_some_and(|depth| depth > 1) {
+        return;
+    }
+    let site = if mode() & SITES != 0 { site::here() } else { None };
+    this.set_taken_at(site);
+    observe::acquired(C::KIND, this.address(), site);
+}
+
+#[inline]
+pub(crate) fn given_back<C: Raw>(this: This<'_, C>) {
+    if mode() & !SITES != 0 {
+        observe::released(C::KIND, this.address());
+    }
+}
+
+/// Takes the lock, waiting as patiently as asked. `Ok(false)`: not in time.
+pub(crate) fn acquire<C: Raw>(py: Python<'_>, this: This<'_, C>, patience: Patience) -> PyResult<bool> {
+    let me = thread_token();
+    if this.try_take(me) {
+        taken(this);
+        return Ok(true);
+    }
+    match patience {
+        Patience::None => Ok(false),
+        Patience::Until(deadline) => acquire_slow(py, this, me, deadline, PyHost::new()),
+    }
+}
+
+/// Takes the lock back after a wait that released it: whatever happens, it is held afterwards.
+pub(crate) fn acquire_unending<C: Raw>(py: Python<'_>, this: This<'_, C>) {
+    let me = thread_token();
+    if this.try_take(me) {
+        taken(this);
+        return;
+    }
+    while !matches!(acquire_slow(py, this, me, Deadline::NEVER, PyHost::unending()), Ok(true)) {}
+}
+
+#[cold]
+fn acquire_slow<C: Raw>(
+    py: Python<'_>,
+    this: This<'_, C>,
+    me: usize,
+    deadline: Deadline,
+    host: PyHost,
+) -> PyResult<bool> {
+    let core: &C = &this;
+    let result = host.detached(|| {
+        let mut parking = Parking::new(C::KIND, core, this.address(), deadline, &host);
+        core.take(me, &mut parking)
+    });
+    match result {
+        Ok(()) => {
+            taken(this);
+            Ok(true)
+        }
+        Err(Stop::TimedOut) => {
+            observe::timed_out(py, C::KIND, this.bound(py), core.owner(), core.taken_at(), deadline);
+            Ok(false)
+        }
+        Err(Stop::Interrupted) => Err(crate::error::fetch(py)),
+    }
+}
+
+unsafe extern "C" fn py_acquire<C: Raw>(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { This::<C>::from_ptr(object) };
+    if count == 0 && keywords.is_null() {
+        // SAFETY: as above.
+        return unsafe { py_acquire_plain::<C>(object, std::ptr::null_mut()) };
+    }
+    entry(|py| {
+        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, (args, count, keywords))?;
+        let patience = lock_patience(blocking.as_ref(), timeout.as_ref())?;
+        Ok(boolean(acquire(py, this, patience)?))
+    })
+}
+
+/// `__enter__`, and `acquire()` without arguments.
+unsafe extern "C" fn py_acquire_plain<C: Raw>(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { This::<C>::from_ptr(object) };
+    if this.try_take(thread_token()) {
+        taken(this);
+        return boolean(true);
+    }
+    entry(|py| Ok(boolean(acquire(py, this, Patience::Until(Deadline::NEVER))?)))
+}
+
+unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { This::<C>::from_ptr(object) };
+    if this.give_back(thread_token()) {
+        given_back(this);
+        return none();
+    }
+    entry(|_| Err(C::not_held()))
+}
+
+unsafe extern "C" fn py_exit<C: Raw>(
+    object: *mut ffi::PyObject,
+    _: *const *mut ffi::PyObject,
+    _: ffi::Py_ssize_t,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { py_release::<C>(object, std::ptr::null_mut()) }
+}
+
+unsafe extern "C" fn py_locked<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { This::<C>::from_ptr(object) }.is_locked())
+}
+
+unsafe extern "C" fn py_reinit<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { This::<C>::from_ptr(object) }.forget();
+    none()
+}
+
+unsafe extern "C" fn py_repr<C: Raw>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a slot of the type.
+        let this = unsafe { This::<C>::from_ptr(object) };
+        let ty = this.bound(py).get_type();
+        let module = ty.module()?;
+        let mut text = format!(
+            "<{} {}.{} object '{}'",
+            if this.is_locked() { "locked" } else { "unlocked" },
+            module,
+            ty.qualname()?,
+            this.name(py)?
+        );
+        if this.is_locked() {
+            let owner = observe::thread_name(py, this.owner());
+            text += &format!(" owner={}", owner.repr()?);
+            if let Some(depth) = this.depth() {
+                text += &format!(" count={depth}");
+            }
+            let (waiters, longest) = observe::waiters(this.address());
+            if waiters > 0 {
+                text += &format!(" waiters={waiters} longest_wait={:.2}s", longest.max(this.longest()));
+            }
+        } else if let Some(depth) = this.depth() {
+            text += &format!(" owner=0 count={depth}");
+        }
+        text += &format!(" at {:#x}>", this.address());
+        Ok(PyString::new(py, &text).into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_owner<C: Raw>(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let this = unsafe { This::<C>::from_ptr(object) };
+        Ok(observe::thread_object(py, this.owner())?.into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_longest<C: Raw>(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: an attribute of the type.
+    let this = unsafe { This::<C>::from_ptr(object) };
+    observe::longest_wait(this.address(), this.longest())
+}
+
+fn lock_methods<C: Raw>() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method_fast(
+            c"acquire",
+            py_acquire::<C>,
+            c"acquire($self, /, blocking=True, timeout=-1)\n--\n\n\
+              Take the lock and return True; return False if it could not be had in time.\n\n\
+              Waits without the GIL for at most `timeout` seconds (-1: without limit); signals are handled\n\
+              meanwhile. `blocking=False` does not wait. Follows CPython's `threading` locks.",
+        ),
+        method_noargs(
+            c"release",
+            py_release::<C>,
+            c"release($self, /)\n--\n\nRelease the lock and wake one waiter. Never waits.\n\n\
+              RuntimeError if it is not held (an RLock: not held by this thread).",
+        ),
+        method_noargs(c"__enter__", py_acquire_plain::<C>, c"__enter__($self, /)\n--\n\nTake the lock."),
+        method_fast(c"__exit__", py_exit::<C>, c"__exit__($self, /, *exc_info)\n--\n\nRelease the lock."),
+        method_noargs(
+            c"_at_fork_reinit",
+            py_reinit::<C>,
+            c"_at_fork_reinit($self, /)\n--\n\nMake the lock free, in a forked child.",
+        ),
+        method_noargs(c"__reduce__", no_pickle, c"Locks cannot be pickled."),
+    ]
+}
+
+fn lock_attributes<C: Raw>() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        get::<C>(c"owner", py_owner::<C>, c"The Thread that holds the lock, or None."),
+        get::<C>(c"waiters", observe::py_waiters, c"How many threads wait for it now."),
+        get::<C>(c"longest_wait", py_longest::<C>, c"The longest wait for it so far, in seconds."),
+    ]
+}
+
+fn repr_slot<C: Raw>() -> Vec<ffi::PyType_Slot> {
+    vec![ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr::<C> as *mut c_void }]
+}
+
+fn init_lock<C: Raw>(
+    this: This<'_, C>,
+    args: &Bound<'_, PyAny>,
+    kwargs: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    if args.len()? == 0 && kwargs.is_none() {
+        return Ok(());
+    }
+    let [name] = args::tuple(C::SHORT, ["name"], 0, args, kwargs)?;
+    this.set_name(args::name(name.as_ref())?);
+    Ok(())
+}
+
+impl Native for RawLock {
+    const NAME: &'static CStr = c"raddle.threading.Lock";
+    const DOC: &'static CStr = c"Lock(*, name=None)\n--\n\n\
+        A lock that knows its owner, its waiters and their longest wait.\n\n\
+        Any thread may release it. Not re-entrant, not fair. Usable from any number of threads and from\n\
+        finalizers and signal handlers (release never waits). In a forked child it is as the parent left it.\n\
+        Follows CPython's `threading.Lock`.";
+    const WHICH: Which = Which::Lock;
+    const DICT: bool = false;
+
+    fn fresh() -> Self {
+        RawLock::new()
+    }
+
+    fn init(this: This<'_, Self>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        init_lock(this, args, kwargs)
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        let mut methods = lock_methods::<Self>();
+        methods.extend([
+            method_noargs(c"locked", py_locked::<Self>, c"locked($self, /)\n--\n\nWhether the lock is held."),
+            method_fast(c"acquire_lock", py_acquire::<Self>, c"An old name of acquire."),
+            method_noargs(c"release_lock", py_release::<Self>, c"An old name of release."),
+            method_noargs(c"locked_lock", py_locked::<Self>, c"An old name of locked."),
+        ]);
+        methods
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        lock_attributes::<Self>()
+    }
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        repr_slot::<Self>()
+    }
+}
+
+impl Native for RawRLock {
+    const NAME: &'static CStr = c"raddle.threading.RLock";
+    const DOC: &'static CStr = c"RLock(*, name=None)\n--\n\n\
+        A lock that its owner may take again, and releases as often.\n\n\
+        Only the owner may release it, so that a cycle of them is a proven deadlock.\n\
+        Follows CPython's `threading.RLock`.";
+    const WHICH: Which = Which::RLock;
+    const DICT: bool = false;
+
+    fn fresh() -> Self {
+        RawRLock::new()
+    }
+
+    fn init(this: This<'_, Self>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        init_lock(this, args, kwargs)
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        let mut methods = lock_methods::<Self>();
+        methods.extend([
+            method_noargs(c"_is_owned", rlock_is_owned, c"_is_owned($self, /)\n--\n\nWhether this thread holds it."),
+            method_noargs(
+                c"_recursion_count",
+                rlock_recursion_count,
+                c"_recursion_count($self, /)\n--\n\nHow often this thread holds it.",
+            ),
+            method_noargs(
+                c"_release_save",
+                rlock_release_save,
+                c"_release_save($self, /)\n--\n\nLet go altogether, for a Condition.",
+            ),
+            crate::native::method_o(
+                c"_acquire_restore",
+                rlock_acquire_restore,
+                c"_acquire_restore($self, state, /)\n--\n\nTake it back as often, for a Condition.",
+            ),
+        ]);
+        if cfg!(Py_3_14) {
+            methods.push(method_noargs(c"locked", py_locked::<Self>, c"Whether the lock is held."));
+        }
+        methods
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        lock_attributes::<Self>()
+    }
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        repr_slot::<Self>()
+    }
+}
+
+unsafe extern "C" fn rlock_is_owned(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { This::<RawRLock>::from_ptr(object) }.is_owned_by(thread_token()))
+}
+
+unsafe extern "C" fn rlock_recursion_count(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { This::<RawRLock>::from_ptr(object) };
+    let depth = if this.is_owned_by(thread_token()) { RawRLock::depth(&this) } else { 0 };
+    // SAFETY: attached.
+    unsafe { ffi::PyLong_FromSize_t(depth) }
+}
+
+unsafe extern "C" fn rlock_release_save(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { This::<RawRLock>::from_ptr(object) };
+        let me = thread_token();
+        let depth = this.release_all(me).map_err(|_| RawRLock::not_held())?;
+        given_back(this);
+        Ok(pyo3::IntoPyObjectExt::into_bound_py_any((depth, me), py)?.into_ptr())
+    })
+}
+
+unsafe extern "C" fn rlock_acquire_restore(
+    object: *mut ffi::PyObject,
+    state: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type, and its argument.
+        let (this, state) =
+            unsafe { (This::<RawRLock>::from_ptr(object), Bound::<PyAny>::from_borrowed_ptr(py, state)) };
+        let (depth, _) = state.extract::<(usize, usize)>()?;
+        acquire_unending(py, this);
+        this.restore(depth);
+        Ok(none())
+    })
+}
+
+/// `True` or `False`, a new reference.
+#[inline]
+pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
+    // SAFETY: attached; the singletons live for ever.
+    unsafe { ffi::Py_NewRef(if value { ffi::Py_True() } else { ffi::Py_False() }) }
+}
+
+/// `None`, a new reference.
+#[inline]
+pub(crate) fn none() -> *mut ffi::PyObject {
+    // SAFETY: attached; the singleton lives for ever.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}

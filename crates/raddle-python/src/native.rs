@@ -1,0 +1,471 @@
+//! Hand-written heap types: the layout that all of raddle's objects share, and the slots made from it.
+//!
+//! A type is a [`Native`] implementation: its name, its methods and its core. The functions here allocate,
+//! traverse, clear and free it. Methods are plain C functions (`METH_NOARGS`, `METH_FASTCALL`): that is what
+//! the interpreter calls without packing arguments.
+//!
+//! All objects are linked into one registry, so that "what does this thread hold" can be answered without
+//! the locks' keeping lists.
+
+use crate::error::{entry, entry_or, fetch};
+use crate::site;
+use pyo3::exceptions::PyTypeError;
+use pyo3::types::{PyAnyMethods, PyTypeMethods};
+use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use raddle::primitive::Spin;
+use raddle::trace::Site;
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::{offset_of, size_of};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// What every object begins with.
+#[repr(C)]
+pub(crate) struct Head {
+    ob: ffi::PyObject,
+    weakrefs: *mut ffi::PyObject,
+    dict: *mut ffi::PyObject,
+    previous: *mut Head,
+    next: *mut Head,
+    /// The name given, a `str`, or null.
+    name: AtomicPtr<ffi::PyObject>,
+    /// Where it was created.
+    created: AtomicU32,
+    kind: Which,
+}
+
+/// The types that the registry tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Which {
+    Lock,
+    RLock,
+    Condition,
+    Semaphore,
+    Event,
+    Barrier,
+    Queue,
+    SimpleQueue,
+    Scheduler,
+    Thread,
+}
+
+/// An object: the head and what the type adds.
+#[repr(C)]
+pub(crate) struct Object<C> {
+    head: Head,
+    core: C,
+}
+
+/// What `tp_traverse` passes on.
+pub(crate) struct Visit {
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+}
+
+impl Visit {
+    /// Visits one reference; an answer other than 0 ends the traversal.
+    pub(crate) fn call(&self, object: *mut ffi::PyObject) -> c_int {
+        if object.is_null() {
+            return 0;
+        }
+        // SAFETY: the collector gave the function and its argument, and waits for this call.
+        unsafe { (self.visit)(object, self.arg) }
+    }
+}
+
+/// A type of the module.
+pub(crate) trait Native: Sized + 'static {
+    /// The type's full name.
+    const NAME: &'static CStr;
+    /// Its documentation; the part up to `--` is the signature.
+    const DOC: &'static CStr;
+    /// Which it is in the registry.
+    const WHICH: Which;
+    /// Whether instances have a `__dict__`, and so take part in garbage collection.
+    const DICT: bool;
+
+    /// The type it is a subtype of, which has the same layout.
+    const BASE: Option<crate::types::Slot> = None;
+
+    /// A core as it is before `__init__`.
+    fn fresh() -> Self;
+
+    /// `__init__`.
+    ///
+    /// # Errors
+    /// What `__init__` raises.
+    fn init(_this: This<'_, Self>, _args: &Bound<'_, PyAny>, _kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        Ok(())
+    }
+
+    /// Visits the references of the core.
+    fn traverse(&self, _visit: &Visit) -> c_int {
+        0
+    }
+
+    /// Drops references that may be part of a cycle. May run Python code.
+    fn clear(&self) {}
+
+    /// Its methods.
+    fn methods() -> Vec<ffi::PyMethodDef>;
+
+    /// Its attributes.
+    fn attributes() -> Vec<ffi::PyGetSetDef>;
+
+    /// Further slots.
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        Vec::new()
+    }
+}
+
+/// A borrowed object of a known type, while attached.
+pub(crate) struct This<'a, C> {
+    object: &'a Object<C>,
+}
+
+impl<C> Clone for This<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<C> Copy for This<'_, C> {}
+
+impl<C> std::ops::Deref for This<'_, C> {
+    type Target = C;
+    #[inline]
+    fn deref(&self) -> &C {
+        &self.object.core
+    }
+}
+
+impl<'a, C: Native> This<'a, C> {
+    /// The object behind a pointer.
+    ///
+    /// # Safety
+    /// `object` is an instance of `C`'s type (or of a subclass), alive for `'a`.
+    #[inline]
+    pub(crate) unsafe fn from_ptr(object: *mut ffi::PyObject) -> Self {
+        // SAFETY: as above; all instances have this layout.
+        Self { object: unsafe { &*object.cast::<Object<C>>() } }
+    }
+
+    /// The object as the interpreter knows it.
+    #[inline]
+    pub(crate) fn as_ptr(self) -> *mut ffi::PyObject {
+        std::ptr::from_ref(self.object).cast_mut().cast()
+    }
+
+    /// The object as a safe reference.
+    pub(crate) fn bound<'py>(self, py: Python<'py>) -> Bound<'py, PyAny> {
+        // SAFETY: the pointer is a live object.
+        unsafe { Bound::from_borrowed_ptr(py, self.as_ptr()) }
+    }
+
+    /// Its address, by which the core knows it.
+    #[inline]
+    pub(crate) fn address(self) -> usize {
+        self.as_ptr() as usize
+    }
+
+    /// Gives it a name; null takes it away.
+    pub(crate) fn set_name(self, name: Option<&Bound<'_, PyAny>>) {
+        let name = name.map_or(null_mut(), |name| name.clone().into_ptr());
+        let old = self.object.head.name.swap(name, Ordering::AcqRel);
+        // SAFETY: the head owned a reference to the old name, if there was one.
+        unsafe { ffi::Py_XDECREF(old) };
+    }
+
+    /// Its name: the one given, else where it was created.
+    pub(crate) fn name(self, py: Python<'_>) -> PyResult<String> {
+        let name = self.object.head.name.load(Ordering::Acquire);
+        if !name.is_null() {
+            // SAFETY: the head holds a reference.
+            return Ok(unsafe { Bound::from_borrowed_ptr(py, name) }.str()?.to_string());
+        }
+        Ok(match Site::from_word(self.object.head.created.load(Ordering::Relaxed)) {
+            Some(site) => site::short(site),
+            None => "?".to_owned(),
+        })
+    }
+}
+
+struct Registry(*mut Head);
+// SAFETY: the list is only followed under its lock, and its members unlink themselves before they go.
+unsafe impl Send for Registry {}
+
+static REGISTRY: Spin<Registry> = Spin::new(Registry(null_mut()));
+
+/// Calls `look` for every object of the module, under the registry's lock: nothing foreign may run in it.
+pub(crate) fn for_each(mut look: impl FnMut(Which, *mut ffi::PyObject)) {
+    let registry = REGISTRY.lock();
+    let mut at = registry.0;
+    while !at.is_null() {
+        // SAFETY: members are alive while they are linked, and the lock keeps them linked.
+        let head = unsafe { &*at };
+        look(head.kind, at.cast());
+        at = head.next;
+    }
+}
+
+/// The core behind a pointer that [`for_each`] or the core gave.
+///
+/// # Safety
+/// As [`This::from_ptr`].
+pub(crate) unsafe fn core<'a, C: Native>(object: *mut ffi::PyObject) -> &'a C {
+    // SAFETY: passed on.
+    unsafe { &(*object.cast::<Object<C>>()).core }
+}
+
+/// A new instance of `ty`, which is `C`'s type or a subclass.
+pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: `ty` is a live heap type with a tp_alloc; the result is zeroed memory of tp_basicsize, which the
+    // writes below make an `Object<C>`.
+    unsafe {
+        let alloc = (*ty).tp_alloc.unwrap_or(ffi::PyType_GenericAlloc);
+        let object = alloc(ty, 0).cast::<Object<C>>();
+        if object.is_null() {
+            return Err(fetch(py));
+        }
+        (&raw mut (*object).core).write(C::fresh());
+        let head = &raw mut (*object).head;
+        (*head).kind = C::WHICH;
+        *(*head).created.get_mut() = Site::to_word(site::here());
+        let mut registry = REGISTRY.lock();
+        (*head).next = registry.0;
+        if !registry.0.is_null() {
+            (*registry.0).previous = head;
+        }
+        registry.0 = head;
+        drop(registry);
+        Ok(object.cast())
+    }
+}
+
+unsafe extern "C" fn tp_new<C: Native>(
+    ty: *mut ffi::PyTypeObject,
+    _args: *mut ffi::PyObject,
+    _kwargs: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| allocate::<C>(py, ty))
+}
+
+unsafe extern "C" fn tp_init<C: Native>(
+    object: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    entry_or(-1, |py| {
+        // SAFETY: the interpreter passes an instance, a tuple, and a dict or null.
+        unsafe {
+            let args = Bound::from_borrowed_ptr(py, args);
+            let kwargs = Bound::from_borrowed_ptr_or_opt(py, kwargs);
+            C::init(This::from_ptr(object), &args, kwargs.as_ref())?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; the parts are released in the order the interpreter asks for, and
+    // the object is unlinked before its memory goes.
+    unsafe {
+        if C::DICT {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
+        let this = object.cast::<Object<C>>();
+        let head = &raw mut (*this).head;
+        if !(*head).weakrefs.is_null() {
+            crate::gil::python(|| ffi::PyObject_ClearWeakRefs(object));
+        }
+        let registry = &mut REGISTRY.lock();
+        match (*head).previous.is_null() {
+            true => registry.0 = (*head).next,
+            false => (*(*head).previous).next = (*head).next,
+        }
+        if !(*head).next.is_null() {
+            (*(*head).next).previous = (*head).previous;
+        }
+        let _ = registry;
+    }
+    // SAFETY: as above; the registry's lock is free again.
+    unsafe {
+        let this = object.cast::<Object<C>>();
+        if raddle::trace::mode() & raddle::trace::ORDER != 0 {
+            raddle::detect::forget(object as usize);
+        }
+        crate::gil::python(|| {
+            std::ptr::drop_in_place(&raw mut (*this).core);
+            let head = &raw mut (*this).head;
+            ffi::Py_XDECREF(*(*head).name.get_mut());
+            ffi::Py_XDECREF((*head).dict);
+        });
+        let ty = ffi::Py_TYPE(object);
+        if let Some(free) = (*ty).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(ty.cast());
+    }
+}
+
+unsafe extern "C" fn tp_traverse<C: Native>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance and its own function.
+    unsafe {
+        let this = object.cast::<Object<C>>();
+        let visit = Visit { visit, arg };
+        for reference in [ffi::Py_TYPE(object).cast(), (*this).head.dict] {
+            let stop = visit.call(reference);
+            if stop != 0 {
+                return stop;
+            }
+        }
+        (*this).core.traverse(&visit)
+    }
+}
+
+unsafe extern "C" fn tp_clear<C: Native>(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    unsafe {
+        let this = object.cast::<Object<C>>();
+        let dict = std::mem::replace(&mut (*this).head.dict, null_mut());
+        crate::gil::python(|| {
+            ffi::Py_XDECREF(dict);
+            (*this).core.clear();
+        });
+    }
+    0
+}
+
+/// The type object of a [`Native`], made once per process.
+///
+/// Leaked pieces are the type's for as long as the interpreter lives.
+pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
+    let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
+        name: name.as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        offset: offset as ffi::Py_ssize_t,
+        flags: ffi::Py_READONLY,
+        doc: std::ptr::null(),
+    };
+    let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weakrefs))];
+    let mut attributes = C::attributes();
+    attributes.push(get::<C>(c"name", name::<C>, c"The name given, else the place of its creation."));
+    if C::DICT {
+        members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
+        attributes.push(ffi::PyGetSetDef {
+            name: c"__dict__".as_ptr(),
+            get: Some(ffi::PyObject_GenericGetDict),
+            set: Some(ffi::PyObject_GenericSetDict),
+            doc: std::ptr::null(),
+            closure: null_mut(),
+        });
+    }
+    members.push(zeroed());
+    attributes.push(zeroed());
+    let mut methods = C::methods();
+    methods.push(method_noargs(c"__class_getitem__", class_getitem, c"For annotations."));
+    let last = methods.len() - 1;
+    methods[last].ml_flags = ffi::METH_O | ffi::METH_CLASS;
+    methods.push(ffi::PyMethodDef::zeroed());
+
+    let mut slots = C::slots();
+    let mut slot = |slot: c_int, function: *mut c_void| slots.push(ffi::PyType_Slot { slot, pfunc: function });
+    slot(ffi::Py_tp_doc, C::DOC.as_ptr().cast_mut().cast());
+    slot(ffi::Py_tp_new, tp_new::<C> as *mut c_void);
+    slot(ffi::Py_tp_init, tp_init::<C> as *mut c_void);
+    slot(ffi::Py_tp_dealloc, tp_dealloc::<C> as *mut c_void);
+    slot(ffi::Py_tp_methods, methods.leak().as_mut_ptr().cast());
+    slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast());
+    slot(ffi::Py_tp_getset, attributes.leak().as_mut_ptr().cast());
+    let mut flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    if C::DICT {
+        flags |= ffi::Py_TPFLAGS_HAVE_GC;
+        slot(ffi::Py_tp_traverse, tp_traverse::<C> as *mut c_void);
+        slot(ffi::Py_tp_clear, tp_clear::<C> as *mut c_void);
+    }
+    slots.push(ffi::PyType_Slot { slot: 0, pfunc: null_mut() });
+    let mut spec = ffi::PyType_Spec {
+        name: C::NAME.as_ptr(),
+        basicsize: size_of::<Object<C>>() as c_int,
+        itemsize: 0,
+        flags: flags as std::ffi::c_uint,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the spec and all it points to are valid; what the type keeps has been leaked.
+    let ty = unsafe {
+        match C::BASE {
+            Some(base) => {
+                let bases = crate::observe::tuple(py, &[crate::types::get(py, base)])?;
+                ffi::PyType_FromSpecWithBases(&mut spec, bases.as_ptr())
+            }
+            None => ffi::PyType_FromSpec(&mut spec),
+        }
+    };
+    if ty.is_null() { Err(fetch(py)) } else { Ok(ty.cast()) }
+}
+
+fn zeroed<T>() -> T {
+    // SAFETY: used for the C tables above only, whose end is a row of zeros.
+    unsafe { std::mem::zeroed() }
+}
+
+unsafe extern "C" fn class_getitem(class: *mut ffi::PyObject, item: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: both are live objects.
+    unsafe { ffi::Py_GenericAlias(class, item) }
+}
+
+unsafe extern "C" fn name<C: Native>(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: the attribute is looked up on an instance.
+        let name = unsafe { This::<C>::from_ptr(object) }.name(py)?;
+        Ok(pyo3::types::PyString::new(py, &name).into_ptr())
+    })
+}
+
+/// The type of `reduce_ex`-less objects refuses to be pickled, as the standard library's locks do.
+pub(crate) unsafe extern "C" fn no_pickle(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a live object.
+        let object = unsafe { Bound::from_borrowed_ptr(py, object) };
+        let name = object.get_type().name()?;
+        Err(PyTypeError::new_err(format!("cannot pickle '{name}' object")))
+    })
+}
+
+/// A row of a method table: no arguments.
+pub(crate) fn method_noargs(name: &'static CStr, function: ffi::PyCFunction, doc: &'static CStr) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: function },
+        ml_flags: ffi::METH_NOARGS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// A row of a method table: one positional argument.
+pub(crate) fn method_o(name: &'static CStr, function: ffi::PyCFunction, doc: &'static CStr) -> ffi::PyMethodDef {
+    ffi::PyMethodDef { ml_flags: ffi::METH_O, ..method_noargs(name, function, doc) }
+}
+
+/// A row of a method table: positional and keyword arguments, unpacked.
+pub(crate) fn method_fast(
+    name: &'static CStr,
+    function: ffi::PyCFunctionFastWithKeywords,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// A row of an attribute table.
+pub(crate) fn get<C: Native>(name: &'static CStr, getter: ffi::getter, doc: &'static CStr) -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef { name: name.as_ptr(), get: Some(getter), set: None, doc: doc.as_ptr(), closure: null_mut() }
+}

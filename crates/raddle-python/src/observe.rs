@@ -1,0 +1,405 @@
+//! What is told about threads and locks: the bridge from the core's records to Python's reports.
+//!
+//! A waiter's look ends up here. It walks the graph detached; only when something has been found, and has
+//! lasted, does it attach and call the reporter that `raddle.deadlock` has set.
+
+use crate::error::{entry, fetch};
+use crate::gil::{PyHost, python};
+use crate::lock::none;
+use crate::native::{Which, core, for_each};
+use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
+use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
+use raddle::detect::{self, Deadlock};
+use raddle::park::{Deadline, Look, Stop, now};
+use raddle::sync::{RawLock, RawRLock, Semaphore};
+use raddle::trace::thread::{Thread, Waiting, all};
+use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+/// Python's side, set once by `raddle.deadlock`.
+struct Reporters {
+    /// `deadlock(proven, parties)` gives an exception to raise, or None.
+    deadlock: Py<PyAny>,
+    /// `stall(idents)` says whether it was one.
+    stall: Py<PyAny>,
+    /// `order(lock, site, other, other_site, earlier, earlier_other)`.
+    order: Py<PyAny>,
+    /// `timed_out(kind, lock, holder, site, waited)`.
+    timed_out: Py<PyAny>,
+}
+
+static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
+
+/// The waits of deadlocks and stalls that have been reported, so that each is told once.
+static TOLD: Mutex<Option<HashSet<Vec<u64>>>> = Mutex::new(None);
+
+/// A plain lock may be released by anybody: a cycle through one has to last this long to be believed.
+const LIKELY_AFTER: u64 = 300_000_000;
+
+/// What one waiter has found at its last look, to be confirmed by the next.
+#[derive(Default)]
+pub(crate) struct Found {
+    deadlock: RefCell<Option<Deadlock>>,
+    stall: Cell<u64>,
+}
+
+/// What a wait is called.
+pub(crate) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Lock => "Lock.acquire",
+        Kind::RLock => "RLock.acquire",
+        Kind::Condition => "Condition.wait",
+        Kind::Semaphore => "Semaphore.acquire",
+        Kind::Event => "Event.wait",
+        Kind::Barrier => "Barrier.wait",
+        Kind::QueuePut => "Queue.put",
+        Kind::QueueGet => "Queue.get",
+        Kind::QueueJoin => "Queue.join",
+        Kind::Join => "Thread.join",
+        Kind::Sleep => "sleep",
+    }
+}
+
+/// Sets the functions that reports go to.
+pub(crate) fn set_reporters(
+    deadlock: Py<PyAny>,
+    stall: Py<PyAny>,
+    order: Py<PyAny>,
+    timed_out: Py<PyAny>,
+) {
+    let new = Reporters { deadlock, stall, order, timed_out };
+    let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
+    drop(old);
+}
+
+fn reporter<'py>(py: Python<'py>, pick: impl FnOnce(&Reporters) -> &Py<PyAny>) -> Option<Bound<'py, PyAny>> {
+    let reporters = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner);
+    reporters.as_ref().map(|reporters| pick(reporters).bind(py).clone())
+}
+
+/// Whether this is the first time; remembers it.
+fn first_time(key: Vec<u64>) -> bool {
+    TOLD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(HashSet::new).insert(key)
+}
+
+fn was_told(key: &Vec<u64>) -> bool {
+    TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|told| told.contains(key))
+}
+
+/// A waiter without a deadline looks whether its wait can end. Called detached.
+pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
+    let me = Thread::current();
+    if let Some(deadlock) = detect::find_from(&me) {
+        if was_told(&deadlock.key()) {
+            return Ok(Look::Settled);
+        }
+        let lasts = host.found.deadlock.borrow().as_ref().is_some_and(|earlier| earlier.same_as(&deadlock));
+        if !lasts || (!deadlock.proven && waited < LIKELY_AFTER) {
+            host.found.deadlock.replace(Some(deadlock));
+            return Ok(Look::Again);
+        }
+        if first_time(deadlock.key()) {
+            return host.attached(|| tell_deadlock(host, &deadlock)).map(|()| Look::Settled);
+        }
+        return Ok(Look::Settled);
+    }
+    host.found.deadlock.replace(None);
+    look_for_stall(host)
+}
+
+/// Whether every thread that is known sleeps without a deadline; Python then asks about the others.
+fn look_for_stall(host: &PyHost) -> Result<Look, Stop> {
+    let mut numbers = Vec::new();
+    let mut tokens = Vec::new();
+    for thread in all() {
+        let Some(stuck) = thread.stuck() else {
+            host.found.stall.set(0);
+            return Ok(Look::Settled);
+        };
+        numbers.push(stuck.waiting.number);
+        tokens.push(thread.token());
+    }
+    numbers.sort_unstable();
+    if was_told(&numbers) {
+        return Ok(Look::Settled);
+    }
+    let mark = numbers.iter().fold(1u64, |mark, number| mark.wrapping_mul(31).wrapping_add(*number)) | 1;
+    if host.found.stall.replace(mark) != mark {
+        return Ok(Look::Again);
+    }
+    host.attached(|| {
+        // SAFETY: attached by the line above.
+        let py = unsafe { Python::assume_attached() };
+        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return };
+        let known = python(|| stall.call1((tokens,)).and_then(|told| told.is_truthy()));
+        match known {
+            Ok(true) => {
+                first_time(numbers);
+            }
+            Ok(false) => {}
+            Err(error) => error.write_unraisable(py, None),
+        }
+    });
+    Ok(Look::Settled)
+}
+
+/// Attached: hands a deadlock to Python, and raises what it gives back.
+fn tell_deadlock(host: &PyHost, deadlock: &Deadlock) -> Result<(), Stop> {
+    // SAFETY: attached, as the caller says.
+    let py = unsafe { Python::assume_attached() };
+    let Some(report) = reporter(py, |reporters| &reporters.deadlock) else { return Ok(()) };
+    let answer = python(|| report.call1((deadlock.proven, parties(py, deadlock)?, host.raises())));
+    match answer {
+        Ok(answer) if answer.is_none() => Ok(()),
+        Ok(_) if !host.raises() => Ok(()),
+        Ok(error) => {
+            pyo3::PyErr::from_value(error).restore(py);
+            Err(Stop::Interrupted)
+        }
+        Err(error) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+    }
+}
+
+/// `(ident, kind, object, since, [(holder, site), ...])` for each party.
+fn parties<'py>(py: Python<'py>, deadlock: &Deadlock) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for party in &deadlock.parties {
+        let object = host_object(py, &party.thread, party.waiting.number);
+        let holders = PyList::empty(py);
+        for (token, site) in &party.holders {
+            holders.append((*token, place(py, *site)?))?;
+        }
+        let since = party.waiting.since as f64 / 1e9;
+        list.append((party.thread.token(), kind_name(party.waiting.kind), object, since, holders))?;
+    }
+    Ok(list)
+}
+
+/// The Python object that a thread waits for, if it is still in that wait.
+fn host_object<'py>(py: Python<'py>, thread: &Thread, number: u64) -> Bound<'py, PyAny> {
+    let object = thread.waiting(|waiting| {
+        if waiting.number != number || waiting.host == 0 {
+            return std::ptr::null_mut();
+        }
+        let object = waiting.host as *mut ffi::PyObject;
+        // SAFETY: the thread is held still in its wait, whose frame has a reference; attached.
+        unsafe { ffi::Py_INCREF(object) };
+        object
+    });
+    match object {
+        // SAFETY: the reference taken above is handed over.
+        Some(object) if !object.is_null() => unsafe { Bound::from_owned_ptr(py, object) },
+        _ => py.None().into_bound(py),
+    }
+}
+
+/// `(file, line, function)` or None.
+pub(crate) fn place<'py>(py: Python<'py>, site: Option<Site>) -> PyResult<Bound<'py, PyAny>> {
+    match site {
+        Some(site) => {
+            let place = site.place();
+            (&*place.file, place.line, &*place.function).into_bound_py_any(py)
+        }
+        None => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// Every deadlock there is now: `[(proven, parties), ...]`.
+pub(crate) fn deadlocks(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let list = PyList::empty(py);
+    for deadlock in detect::find_all() {
+        list.append((deadlock.proven, parties(py, &deadlock)?))?;
+    }
+    Ok(list)
+}
+
+/// What every known thread does: `{ident: (kind, object, since, timed) | None}`.
+pub(crate) fn threads(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    for thread in all() {
+        dict.set_item(thread.token(), wait_of(py, &thread)?)?;
+    }
+    Ok(dict)
+}
+
+/// `(kind, object, since, timed)` of a thread that is blocked, else None.
+pub(crate) fn wait_of<'py>(py: Python<'py>, thread: &Thread) -> PyResult<Bound<'py, PyAny>> {
+    let Some(waiting): Option<Waiting> = thread.waiting(|waiting| *waiting) else {
+        return Ok(py.None().into_bound(py));
+    };
+    let object = host_object(py, thread, waiting.number);
+    (kind_name(waiting.kind), object, waiting.since as f64 / 1e9, waiting.timed).into_bound_py_any(py)
+}
+
+/// What each thread holds: `[(ident, object, site), ...]`.
+pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let mut found: Vec<(usize, usize, Option<Site>)> = Vec::new();
+    for_each(|which, object| {
+        let before = found.len();
+        // SAFETY: the registry says which type the object is of, and keeps it alive for this call.
+        unsafe {
+            match which {
+                Which::Lock => {
+                    let lock = core::<RawLock>(object);
+                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                }
+                Which::RLock => {
+                    let lock = core::<RawRLock>(object);
+                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                }
+                Which::Semaphore => {
+                    let semaphore = core::<crate::semaphore::PySemaphore>(object);
+                    let semaphore: &Semaphore = semaphore.core();
+                    found.extend(semaphore.holders().iter().map(|holder| (holder.token, object as usize, holder.site)));
+                }
+                _ => {}
+            }
+        }
+        found.retain(|held| held.0 != 0);
+        for _ in before..found.len() {
+            // SAFETY: attached, and the object is alive; one reference for each row.
+            unsafe { ffi::Py_INCREF(object) };
+        }
+    });
+    let list = PyList::empty(py);
+    for (owner, object, site) in found {
+        // SAFETY: the reference taken above is handed over.
+        let object = unsafe { Bound::<PyAny>::from_owned_ptr(py, object as *mut ffi::PyObject) };
+        list.append((owner, object, place(py, site)?))?;
+    }
+    Ok(list)
+}
+
+/// How many threads wait for the object with this address, and for how long at most, in seconds.
+pub(crate) fn waiters(address: usize) -> (usize, f32) {
+    let time = now();
+    let mut count = 0;
+    let mut longest = 0;
+    for thread in all() {
+        let since = thread.waiting(|waiting| (waiting.host == address).then_some(waiting.since)).flatten();
+        if let Some(since) = since {
+            count += 1;
+            longest = longest.max(time.saturating_sub(since));
+        }
+    }
+    (count, longest as f32 / 1e9)
+}
+
+/// The attribute `waiters` of every type.
+pub(crate) unsafe extern "C" fn py_waiters(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: attached.
+    unsafe { ffi::PyLong_FromSize_t(waiters(object as usize).0) }
+}
+
+/// The attribute `longest_wait`: those under way and those over.
+pub(crate) fn longest_wait(address: usize, past: f32) -> *mut ffi::PyObject {
+    // SAFETY: attached.
+    unsafe { ffi::PyFloat_FromDouble(f64::from(waiters(address).1.max(past))) }
+}
+
+/// The Thread object with this ident, or None.
+pub(crate) fn thread_object<'py>(py: Python<'py>, ident: usize) -> PyResult<Bound<'py, PyAny>> {
+    if ident == 0 {
+        return Ok(py.None().into_bound(py));
+    }
+    let active = py.import("threading")?.getattr("_active")?;
+    active.call_method1("get", (ident,))
+}
+
+/// The name of the thread with this ident.
+pub(crate) fn thread_name(py: Python<'_>, ident: usize) -> Bound<'_, PyAny> {
+    let name = || -> PyResult<Bound<'_, PyAny>> {
+        let thread = thread_object(py, ident)?;
+        if thread.is_none() { ident.into_bound_py_any(py) } else { thread.getattr("name") }
+    };
+    name().unwrap_or_else(|_| py.None().into_bound(py))
+}
+
+/// The calling thread has taken a lock, and some kind of recording is on.
+#[cold]
+pub(crate) fn acquired(kind: Kind, address: usize, site: Option<Site>) {
+    if let Some(hook) = hook() {
+        hook.acquired(kind, address);
+    }
+    if mode() & ORDER == 0 {
+        return;
+    }
+    let Some(found) = detect::acquired(address, site) else { return };
+    // SAFETY: called by methods of the types, attached.
+    let py = unsafe { Python::assume_attached() };
+    let told = || -> PyResult<()> {
+        let Some(order) = reporter(py, |reporters| &reporters.order) else { return Ok(()) };
+        // SAFETY: both locks are held by this thread, and so alive.
+        let objects = unsafe {
+            [found.held.0, found.taken.0].map(|at| Bound::<PyAny>::from_borrowed_ptr(py, at as *mut ffi::PyObject))
+        };
+        let [held, taken] = objects;
+        let args = (
+            held,
+            place(py, found.held.1)?,
+            taken,
+            place(py, found.taken.1)?,
+            place(py, found.earlier.0)?,
+            place(py, found.earlier.1)?,
+        );
+        python(|| order.call1(args))?;
+        Ok(())
+    };
+    if let Err(error) = told() {
+        // A warning that the user has turned into an error: an acquire that has happened cannot raise it.
+        error.write_unraisable(py, None);
+    }
+}
+
+/// The calling thread has let go of a lock.
+#[cold]
+pub(crate) fn released(kind: Kind, address: usize) {
+    if let Some(hook) = hook() {
+        hook.released(kind, address);
+    }
+    if mode() & ORDER != 0 {
+        detect::released(address);
+    }
+}
+
+/// A wait for a lock has run out of time.
+pub(crate) fn timed_out(
+    py: Python<'_>,
+    kind: Kind,
+    object: Bound<'_, PyAny>,
+    holder: usize,
+    site: Option<Site>,
+    deadline: Deadline,
+) {
+    if mode() & TIMEOUTS == 0 {
+        return;
+    }
+    let tell = || -> PyResult<()> {
+        let Some(report) = reporter(py, |reporters| &reporters.timed_out) else { return Ok(()) };
+        let late = now().saturating_sub(deadline.nanoseconds()) as f64 / 1e9;
+        python(|| report.call1((kind_name(kind), object, holder, place(py, site)?, late)))?;
+        Ok(())
+    };
+    if let Err(error) = tell() {
+        error.write_unraisable(py, None);
+    }
+}
+
+/// For C functions that only have to run `body` and give None.
+pub(crate) fn quietly(body: impl FnOnce(Python<'_>) -> PyResult<()>) -> *mut ffi::PyObject {
+    entry(|py| {
+        body(py)?;
+        Ok(none())
+    })
+}
+
+/// A tuple of any length from borrowed references, for calls.
+pub(crate) fn tuple<'py>(py: Python<'py>, items: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, items).map_err(|_| fetch(py))
+}

@@ -1,0 +1,164 @@
+//! `ThreadRecord`: the part of `raddle.threading.Thread` that the core keeps.
+
+use crate::args::{self, Patience, patience};
+use crate::error::{entry, fetch};
+use crate::gil::PyHost;
+use crate::lock::{boolean, none};
+use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o};
+use crate::observe;
+use pyo3::types::PyString;
+use pyo3::{Bound, PyAny, PyResult, ffi};
+use raddle::park::{Parking, Stop};
+use raddle::trace::Kind;
+use raddle::trace::thread::{Life, Thread};
+use std::ffi::{CStr, c_int};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A record, and the Thread object that it is of: what a join of it is shown to wait for.
+pub(crate) struct PyRecord {
+    thread: Arc<Thread>,
+    owner: AtomicPtr<ffi::PyObject>,
+}
+
+impl Drop for PyRecord {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+type Me<'a> = This<'a, PyRecord>;
+
+unsafe extern "C" fn py_ready(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Me::from_ptr(object) }.thread.mark_ready();
+    none()
+}
+
+unsafe extern "C" fn py_adopt(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Me::from_ptr(object) }.thread.adopt();
+    none()
+}
+
+unsafe extern "C" fn py_end(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { Me::from_ptr(object) };
+    this.thread.end();
+    this.clear();
+    none()
+}
+
+unsafe extern "C" fn py_join(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        if this.thread.life() == Life::Dead {
+            return Ok(boolean(true));
+        }
+        let [timeout] = args::fast(py, "join", ["timeout"], 1, (args, count, keywords))?;
+        let Patience::Until(deadline) = patience(timeout.as_ref())? else {
+            return Ok(boolean(false));
+        };
+        let owner = this.owner.load(Ordering::Acquire);
+        let name = if owner.is_null() { this.address() } else { owner as usize };
+        let thread: &Thread = &this.thread;
+        let host = PyHost::new();
+        let result = host.detached(|| {
+            let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
+            thread.join_slow(&mut parking)
+        });
+        match result {
+            Ok(()) => Ok(boolean(true)),
+            Err(Stop::TimedOut) => Ok(boolean(false)),
+            Err(Stop::Interrupted) => Err(fetch(py)),
+        }
+    })
+}
+
+unsafe extern "C" fn py_life(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let life = match unsafe { Me::from_ptr(object) }.thread.life() {
+            Life::New => "new",
+            Life::Ready => "ready",
+            Life::Running => "running",
+            Life::Dead => "dead",
+        };
+        Ok(PyString::intern(py, life).into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_waiting(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        Ok(observe::wait_of(py, &this.thread)?.into_ptr())
+    })
+}
+
+/// Ties the record to its Thread object, until the thread ends.
+unsafe extern "C" fn py_belong(object: *mut ffi::PyObject, owner: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type and its argument; a reference is taken for the record.
+    unsafe {
+        ffi::Py_INCREF(owner);
+        let old = Me::from_ptr(object).owner.swap(owner, Ordering::AcqRel);
+        ffi::Py_XDECREF(old);
+    }
+    none()
+}
+
+impl Native for PyRecord {
+    const NAME: &'static CStr = c"raddle._raddle.ThreadRecord";
+    const DOC: &'static CStr = c"ThreadRecord()\n--\n\nThe core's record of a thread: its state, and what it waits for.";
+    const WHICH: Which = Which::Thread;
+    const DICT: bool = true;
+
+    fn fresh() -> Self {
+        PyRecord { thread: Thread::new(), owner: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    fn init(_: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let [] = args::tuple("ThreadRecord", [], 0, args, kwargs)?;
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &Visit) -> c_int {
+        visit.call(self.owner.load(Ordering::Relaxed))
+    }
+
+    fn clear(&self) {
+        let owner = self.owner.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: the core owned this reference; attached.
+        crate::gil::python(|| unsafe { ffi::Py_XDECREF(owner) });
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![
+            method_o(c"belong", py_belong, c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends."),
+            method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
+            method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
+            method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),
+            method_fast(
+                c"join",
+                py_join,
+                c"join($self, /, timeout=None)\n--\n\nWait for the end; False if `timeout` seconds passed first.",
+            ),
+            method_noargs(c"life", py_life, c"life($self, /)\n--\n\n'new', 'ready', 'running' or 'dead'."),
+            method_noargs(
+                c"waiting",
+                py_waiting,
+                c"waiting($self, /)\n--\n\n(kind, object, since, timed) if it is blocked, else None.",
+            ),
+        ]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+}

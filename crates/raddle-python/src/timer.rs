@@ -1,0 +1,99 @@
+//! Timers: the values of the core's service are Timer objects, whose `_fire` it calls.
+
+use crate::error::fetch;
+use crate::gil::python;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::types::{PyAnyMethods, PyList, PyListMethods};
+use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use raddle::park::{Deadline, now};
+use raddle::timer::{Ticket, Timers};
+
+/// A Timer object that the heap owns. Whoever takes it out attaches and gives the reference back.
+struct Held(*mut ffi::PyObject);
+
+// SAFETY: the pointer is only used by threads that are attached.
+unsafe impl Send for Held {}
+
+static TIMERS: Timers<Held> = Timers::new(fire);
+
+/// In the service thread: attaches for one timer.
+fn fire(timer: Held) {
+    // SAFETY: the thread is not attached; at interpreter exit the call does not return.
+    let state = python(|| unsafe { ffi::PyGILState_Ensure() });
+    // SAFETY: attached now; the reference is the heap's, given up here.
+    unsafe {
+        let py = Python::assume_attached();
+        let timer = Bound::<PyAny>::from_owned_ptr(py, timer.0);
+        if let Err(error) = python(|| timer.call_method0("_fire")) {
+            python(|| error.write_unraisable(py, Some(&timer)));
+        }
+        python(|| drop(timer));
+        ffi::PyGILState_Release(state);
+    }
+}
+
+/// Adds a timer that is due in this many seconds; the number cancels it.
+pub(crate) fn add(timer: &Bound<'_, PyAny>, seconds: f64) -> PyResult<u64> {
+    let nanoseconds = if seconds > 0.0 { (seconds * 1e9).ceil() as u64 } else { 0 };
+    let deadline = Deadline::at(now().saturating_add(nanoseconds).min(u64::MAX - 1));
+    let held = Held(timer.clone().into_ptr());
+    match TIMERS.add(deadline, held) {
+        Ok(ticket) => Ok(ticket.to_bits()),
+        Err(held) => {
+            // SAFETY: attached; the reference taken above.
+            unsafe { ffi::Py_DECREF(held.0) };
+            Err(PyRuntimeError::new_err("can't start new thread"))
+        }
+    }
+}
+
+/// Takes a timer out; false if it has fired or was taken out before.
+pub(crate) fn cancel(py: Python<'_>, ticket: u64) -> bool {
+    match Ticket::from_bits(ticket).and_then(|ticket| TIMERS.cancel(ticket)) {
+        Some(held) => {
+            // SAFETY: attached; the heap's reference.
+            python(|| drop(unsafe { Bound::<PyAny>::from_owned_ptr(py, held.0) }));
+            true
+        }
+        None => false,
+    }
+}
+
+/// Whether a timer is still to come.
+pub(crate) fn is_pending(ticket: u64) -> bool {
+    Ticket::from_bits(ticket).is_some_and(|ticket| TIMERS.is_pending(ticket))
+}
+
+/// How many are to come.
+pub(crate) fn count() -> usize {
+    TIMERS.len()
+}
+
+/// The timers to come, in no order.
+pub(crate) fn pending(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let mut found = Vec::new();
+    TIMERS.for_each(|held| {
+        // SAFETY: attached; the heap keeps the object alive.
+        unsafe { ffi::Py_INCREF(held.0) };
+        found.push(held.0);
+    });
+    let list = PyList::empty(py);
+    for timer in found {
+        // SAFETY: the reference taken above.
+        list.append(unsafe { Bound::<PyAny>::from_owned_ptr(py, timer) }).map_err(|_| fetch(py))?;
+    }
+    Ok(list)
+}
+
+/// Takes all out, without a call: at exit, when only daemons are left.
+pub(crate) fn cancel_all(py: Python<'_>) {
+    for held in TIMERS.cancel_all() {
+        // SAFETY: attached; the heap's reference.
+        python(|| drop(unsafe { Bound::<PyAny>::from_owned_ptr(py, held.0) }));
+    }
+}
+
+/// In a forked child: the parent's timers do not exist here.
+pub(crate) fn after_fork_in_child() {
+    TIMERS.after_fork_in_child();
+}

@@ -1,0 +1,341 @@
+//! The door: every wait of this crate goes through [`Parking::park`], and nothing else blocks.
+//!
+//! `README.md` beside this file states the protocol and argues that no wake-up is lost.
+//! What a caller does is always the same:
+//!
+//! 1. Look whether it can go on; if so, it does, and never comes here.
+//! 2. Make a [`Parking`] for the whole wait, however often it is woken in between.
+//! 3. Read the word, look again, and call [`Parking::park`] with the value read; repeat.
+//!
+//! The door spins a little, adapting to how often that helps this thread; then it publishes the wait
+//! (life-cycle state, what, since when, who could end it) and sleeps. It comes back for a wake-up, and
+//! it looks up at a few fixed moments of a long wait: for signals that came in just before it slept,
+//! and for a wait that can never end. After the last look it sleeps without limit: nothing polls.
+
+mod clock;
+#[cfg(not(raddle_loom))]
+mod linux;
+#[cfg(raddle_loom)]
+mod model;
+mod signal;
+
+#[cfg(not(any(raddle_loom, target_os = "linux")))]
+compile_error!("raddle blocks through futex(2), which only Linux has");
+
+#[cfg(not(raddle_loom))]
+use linux as os;
+#[cfg(raddle_loom)]
+use model as os;
+
+pub use clock::{Deadline, now};
+pub use signal::{Key, Signal};
+
+use crate::primitive::{AtomicU32, Futex, Ordering};
+use crate::trace::{Kind, Resource};
+#[cfg(not(raddle_loom))]
+use crate::trace::thread::{Publication, Thread, nudges};
+use os::Slept;
+use std::fmt;
+#[cfg(not(raddle_loom))]
+use std::sync::Arc;
+
+/// Why a wait ended without what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The deadline came.
+    TimedOut,
+    /// The host said so ([`Host::interrupted`], [`Host::look`]); it keeps the reason.
+    Interrupted,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stop::TimedOut => "the deadline came before what was waited for",
+            Stop::Interrupted => "the wait was interrupted",
+        })
+    }
+}
+
+impl std::error::Error for Stop {}
+
+/// What surrounds a waiting thread: a language runtime with signals, or nothing ([`Alone`]).
+pub trait Host {
+    /// A signal handler has run in this thread, or may have just before it slept. An error ends the wait.
+    ///
+    /// # Errors
+    /// [`Stop::Interrupted`] to end the wait.
+    fn interrupted(&self) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    /// The wait has lasted this many nanoseconds without a deadline: a moment to ask whether it can end.
+    ///
+    /// # Errors
+    /// [`Stop::Interrupted`] to end the wait.
+    fn look(&self, _waited: u64) -> Result<Look, Stop> {
+        Ok(Look::Settled)
+    }
+
+    /// Whether signals are handled in this thread, so that one that came in just before it slept
+    /// must be looked for.
+    fn takes_signals(&self) -> bool {
+        false
+    }
+}
+
+/// What a [`Host::look`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing more than the usual moments.
+    Settled,
+    /// Another look soon: something was found that has to last to be believed.
+    Again,
+}
+
+/// No runtime around: nothing interrupts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Host for Alone {}
+
+/// Rounds of spinning that a new thread starts with.
+pub(crate) const SPIN_START: u32 = 24;
+const SPIN_MOST: u32 = 64;
+const SPIN_LEAST: u32 = 2;
+
+const MILLISECOND: u64 = 1_000_000;
+/// Moments of a wait, in nanoseconds after its start, at which the sleeper looks up.
+const LOOKS: [u64; 3] = [60 * MILLISECOND, 350 * MILLISECOND, 800 * MILLISECOND];
+/// How soon a look is repeated if the host asks for it, and after a nudge.
+const LOOK_AGAIN: u64 = 40 * MILLISECOND;
+
+/// One wait of one thread, from the first try that failed to success or [`Stop`].
+pub struct Parking<'a> {
+    kind: Kind,
+    object: &'a dyn Resource,
+    host: &'a dyn Host,
+    name: usize,
+    deadline: Deadline,
+    #[cfg(not(raddle_loom))]
+    thread: Arc<Thread>,
+    #[cfg(not(raddle_loom))]
+    sleep: Option<Sleeping<'a>>,
+}
+
+/// What is known once the thread has slept: before, it has only spun.
+#[cfg(not(raddle_loom))]
+struct Sleeping<'a> {
+    publication: Publication<'a>,
+    since: u64,
+    /// The next look, on the clock; `u64::MAX` after the last.
+    look_at: u64,
+    /// How many of [`LOOKS`] have been taken.
+    looks: usize,
+    nudges: u64,
+}
+
+impl fmt::Debug for Parking<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parking").field("kind", &self.kind).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Parking<'a> {
+    /// A wait of the calling thread for `object`; `name` is the address its host knows it by (0: none).
+    pub fn new(kind: Kind, object: &'a dyn Resource, name: usize, deadline: Deadline, host: &'a dyn Host) -> Self {
+        Self {
+            kind,
+            object,
+            host,
+            name,
+            deadline,
+            #[cfg(not(raddle_loom))]
+            thread: Thread::current(),
+            #[cfg(not(raddle_loom))]
+            sleep: None,
+        }
+    }
+
+    /// When the wait gives up.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Comes back once the word may have changed from `expected`; also for no reason.
+    ///
+    /// `sleepers` is counted up while the thread sleeps, and not while it spins: who changes the word
+    /// reads it afterwards and makes no system call where nobody sleeps. Both sides use `SeqCst`
+    /// (see [`Signal`]).
+    ///
+    /// # Errors
+    /// [`Stop::TimedOut`] at the deadline; the caller looks once more. [`Stop::Interrupted`] when the
+    /// host ended the wait: a wake-up may have been used up, which the caller has to pass on.
+    pub fn park(&mut self, word: &Futex, expected: u32, sleepers: Option<&AtomicU32>) -> Result<(), Stop> {
+        if self.taken_over() {
+            return Ok(());
+        }
+        if self.spin(|| word.load(Ordering::Acquire) != expected) {
+            return Ok(());
+        }
+        let Some(sleepers) = sleepers else {
+            return self.sleep(word, expected);
+        };
+        // SeqCst: pairs with the changer's store to the word and load of `sleepers`. Either the changer
+        // sees this count, or the kernel sees the changed word and does not put us to sleep.
+        sleepers.fetch_add(1, Ordering::SeqCst);
+        let result = self.sleep(word, expected);
+        sleepers.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// [`park`](Self::park) without spinning first, for a word that says "somebody sleeps".
+    ///
+    /// # Errors
+    /// As [`park`](Self::park).
+    pub fn block(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
+        if self.taken_over() {
+            return Ok(());
+        }
+        self.sleep(word, expected)
+    }
+
+    /// Whether an explorer has held the thread back in place of the operating system.
+    fn taken_over(&self) -> bool {
+        crate::trace::hook()
+            .is_some_and(|hook| hook.block(self.kind, self.name) == crate::trace::Takeover::Retry)
+    }
+
+    /// The model has no clock, and a spin in it is only a scheduling point.
+    #[cfg(raddle_loom)]
+    pub(crate) fn spin(&self, mut ready: impl FnMut() -> bool) -> bool {
+        ready()
+    }
+
+    /// Spins as long as that has paid for this thread; whether `ready` came true meanwhile.
+    ///
+    /// Each round yields the core, so that on one core the thread waited for gets to run.
+    #[cfg(not(raddle_loom))]
+    pub(crate) fn spin(&self, mut ready: impl FnMut() -> bool) -> bool {
+        if ready() {
+            return true;
+        }
+        let budget = self.thread.spin.load(Ordering::Relaxed);
+        for _ in 0..budget {
+            crate::primitive::yield_now();
+            if ready() {
+                self.thread.spin.store((budget + 4).min(SPIN_MOST), Ordering::Relaxed);
+                return true;
+            }
+        }
+        self.thread.spin.store((budget - budget / 4).max(SPIN_LEAST), Ordering::Relaxed);
+        false
+    }
+
+    #[cfg(raddle_loom)]
+    fn sleep(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
+        let _ = (self.object, self.host);
+        os::sleep(word, expected, self.deadline);
+        Ok(())
+    }
+
+    #[cfg(not(raddle_loom))]
+    fn sleep(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
+        self.publish(word);
+        let sleeping = self.sleep.as_mut().expect("published above");
+        let looks = !self.deadline.is_timed() || self.host.takes_signals();
+        if looks && sleeping.nudges != nudges() {
+            sleeping.nudges = nudges();
+            sleeping.look_at = sleeping.look_at.min(now() + LOOK_AGAIN);
+        }
+        let until = if looks { self.deadline.min(Deadline::at(sleeping.look_at)) } else { self.deadline };
+        sleeping.publication.asleep(word, expected);
+        let slept = os::sleep(word, expected, until);
+        match slept {
+            Slept::Woken => sleeping.publication.awake(),
+            Slept::Interrupted => {
+                sleeping.publication.awake();
+                self.host.interrupted()?;
+            }
+            Slept::TimedOut if self.deadline.is_past() => {
+                sleeping.publication.awake();
+                return Err(Stop::TimedOut);
+            }
+            // Still asleep to those who look: a look must see the sleeper's own wait as well.
+            Slept::TimedOut => {
+                let asked = self.look();
+                if let Some(sleeping) = &self.sleep {
+                    sleeping.publication.awake();
+                }
+                asked?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One of the fixed moments of a long wait has come.
+    #[cfg(not(raddle_loom))]
+    fn look(&mut self) -> Result<(), Stop> {
+        let Some(sleeping) = self.sleep.as_mut() else { return Ok(()) };
+        let time = now();
+        let waited = time - sleeping.since;
+        while LOOKS.get(sleeping.looks).is_some_and(|look| *look <= waited) {
+            sleeping.looks += 1;
+        }
+        sleeping.look_at = LOOKS.get(sleeping.looks).map_or(u64::MAX, |look| sleeping.since + look);
+        if self.host.takes_signals() {
+            self.host.interrupted()?;
+        }
+        if !self.deadline.is_timed() && self.host.look(waited)? == Look::Again {
+            sleeping.look_at = sleeping.look_at.min(time + LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    #[cfg(not(raddle_loom))]
+    #[allow(unsafe_code)]
+    fn publish(&mut self, word: &Futex) {
+        if self.sleep.is_some() {
+            return;
+        }
+        let since = now();
+        // SAFETY: the thread's record lives as long as `self.thread`, which `Drop` outlives the
+        // publication for; an `Arc`'s contents do not move with the `Parking`.
+        let thread: &'a Thread = unsafe { &*Arc::as_ptr(&self.thread) };
+        let timed = self.deadline.is_timed();
+        let publication = Publication::new(thread, self.kind, self.object, self.name, since, timed, word);
+        let look_at = since + LOOKS[0];
+        self.sleep = Some(Sleeping { publication, since, look_at, looks: 0, nudges: nudges() });
+    }
+}
+
+impl Drop for Parking<'_> {
+    fn drop(&mut self) {
+        #[cfg(not(raddle_loom))]
+        if let Some(sleeping) = self.sleep.take() {
+            self.object.waited(now().saturating_sub(sleeping.since));
+        }
+    }
+}
+
+/// Wakes up to this many of those asleep on the word; they are told nothing.
+pub(crate) fn wake(word: &Futex, count: u32) {
+    os::wake(word, count);
+}
+
+/// How many forks lie between this process and the one that loaded the crate.
+static GENERATION: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+/// Differs between a process and its forked children: what waits in a list belongs to one of them.
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// In a forked child, before anything else of this crate is used: only the calling thread is left.
+///
+/// Words and counts need no repair: a count of sleepers that are gone costs a system call, no more.
+#[cfg(not(raddle_loom))]
+pub fn after_fork_in_child() {
+    GENERATION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    crate::trace::thread::after_fork_in_child();
+}

@@ -1,0 +1,262 @@
+//! The only door to atomics, thread identity and the spin-guarded cell.
+//!
+//! Everything that a model checker has to see comes from here, so that loom can slip in
+//! underneath: build with `RUSTFLAGS="--cfg raddle_loom"`. Under loom a [`Futex`] is a word with a
+//! mutex and a condition variable of the model, whose check and sleep are one step, as the kernel's are.
+#![allow(unsafe_code)]
+
+#[cfg(not(raddle_loom))]
+pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(raddle_loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(not(raddle_loom))]
+pub use real::*;
+
+#[cfg(raddle_loom)]
+pub use modelled::*;
+
+/// `const fn` outside the model; loom's atomics cannot be made in a constant.
+macro_rules! const_unless_loom {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        #[cfg(not(raddle_loom))]
+        $(#[$meta])*
+        $vis const fn $($rest)*
+        #[cfg(raddle_loom)]
+        $(#[$meta])*
+        $vis fn $($rest)*
+    };
+}
+pub(crate) use const_unless_loom;
+
+#[cfg(not(raddle_loom))]
+mod real {
+    use super::{AtomicBool, AtomicU32, Ordering};
+    use std::cell::UnsafeCell;
+    use std::ops::{Deref, DerefMut};
+
+    /// A 32-bit word that threads can sleep on. Dereferences to its atomic.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub struct Futex(AtomicU32);
+
+    impl Futex {
+        /// A word with this value and nobody asleep on it.
+        pub const fn new(value: u32) -> Self {
+            Self(AtomicU32::new(value))
+        }
+    }
+
+    impl Deref for Futex {
+        type Target = AtomicU32;
+        #[inline]
+        fn deref(&self) -> &AtomicU32 {
+            &self.0
+        }
+    }
+
+    /// What the calling thread is called in owner words: the value of `pthread_self()`, never 0.
+    ///
+    /// It is also what Python's `threading.get_ident()` returns. A later thread may have it again.
+    #[inline]
+    pub fn thread_token() -> usize {
+        // SAFETY: pthread_self has no preconditions and cannot fail.
+        unsafe { libc::pthread_self() as usize }
+    }
+
+    /// Lets another runnable thread have this core.
+    #[inline]
+    pub fn yield_now() {
+        std::thread::yield_now();
+    }
+
+    /// Tells the core that this is a busy wait.
+    #[inline]
+    pub fn spin_loop() {
+        std::hint::spin_loop();
+    }
+
+    /// A value behind a lock that is only ever held for a few instructions.
+    ///
+    /// No foreign code, no allocation of unknown size, no system call and nothing that can take
+    /// another lock runs while it is held, so that waiting for it is bounded by a preemption.
+    #[derive(Debug, Default)]
+    pub struct Spin<T> {
+        taken: AtomicBool,
+        value: UnsafeCell<T>,
+    }
+
+    // SAFETY: the value is reached only through a guard, of which `taken` admits one at a time, so
+    // sharing a `Spin` hands the value from thread to thread: `T: Send` is what that needs.
+    unsafe impl<T: Send> Sync for Spin<T> {}
+    // SAFETY: moving the whole cell moves the value with it.
+    unsafe impl<T: Send> Send for Spin<T> {}
+
+    impl<T> Spin<T> {
+        /// An unlocked cell.
+        pub const fn new(value: T) -> Self {
+            Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        }
+
+        /// Takes the lock, spinning and then yielding the core while another thread has it.
+        #[inline]
+        pub fn lock(&self) -> SpinGuard<'_, T> {
+            if self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                self.lock_slow();
+            }
+            SpinGuard { cell: self }
+        }
+
+        #[cold]
+        fn lock_slow(&self) {
+            let mut tries = 0u32;
+            loop {
+                while self.taken.load(Ordering::Relaxed) {
+                    tries += 1;
+                    if tries < 64 { spin_loop() } else { yield_now() }
+                }
+                if self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                    return;
+                }
+            }
+        }
+
+        /// The value, without locking: the borrow proves that nobody else has it.
+        pub fn get_mut(&mut self) -> &mut T {
+            self.value.get_mut()
+        }
+
+        /// The value, moved out.
+        pub fn into_inner(self) -> T {
+            self.value.into_inner()
+        }
+
+        /// Forgets a holder that does not exist any more, in a forked child.
+        ///
+        /// The value may be halfway through a change; the caller replaces it.
+        pub(crate) fn break_after_fork(&self) {
+            self.taken.store(false, Ordering::Release);
+        }
+    }
+
+    /// Holds a [`Spin`]; lets go when dropped.
+    #[derive(Debug)]
+    pub struct SpinGuard<'a, T> {
+        cell: &'a Spin<T>,
+    }
+
+    impl<T> Deref for SpinGuard<'_, T> {
+        type Target = T;
+        #[inline]
+        fn deref(&self) -> &T {
+            // SAFETY: this guard is the only one, so nobody changes the value meanwhile.
+            unsafe { &*self.cell.value.get() }
+        }
+    }
+
+    impl<T> DerefMut for SpinGuard<'_, T> {
+        #[inline]
+        fn deref_mut(&mut self) -> &mut T {
+            // SAFETY: this guard is the only one and is borrowed mutably, so the reference is unique.
+            unsafe { &mut *self.cell.value.get() }
+        }
+    }
+
+    impl<T> Drop for SpinGuard<'_, T> {
+        #[inline]
+        fn drop(&mut self) {
+            self.cell.taken.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(raddle_loom)]
+mod modelled {
+    use super::{AtomicU32, Ordering};
+    use loom::sync::{Condvar, Mutex, MutexGuard};
+    use std::ops::Deref;
+
+    /// The model's futex: the word, and a gate that makes check and sleep one step.
+    #[derive(Debug)]
+    pub struct Futex {
+        word: AtomicU32,
+        gate: Mutex<()>,
+        bell: Condvar,
+    }
+
+    impl Default for Futex {
+        fn default() -> Self {
+            Self::new(0)
+        }
+    }
+
+    impl Futex {
+        /// A word with this value and nobody asleep on it.
+        pub fn new(value: u32) -> Self {
+            Self { word: AtomicU32::new(value), gate: Mutex::new(()), bell: Condvar::new() }
+        }
+
+        /// Sleeps unless the word has changed. Never times out: the model has no clock.
+        pub(crate) fn model_sleep(&self, expected: u32) {
+            let gate = self.gate.lock().unwrap();
+            if self.word.load(Ordering::SeqCst) == expected {
+                drop(self.bell.wait(gate).unwrap());
+            }
+        }
+
+        /// Wakes sleepers; passing through the gate orders it after a sleeper's check.
+        pub(crate) fn model_wake(&self, count: u32) {
+            let _gate = self.gate.lock().unwrap();
+            if count == 1 { self.bell.notify_one() } else { self.bell.notify_all() }
+        }
+    }
+
+    impl Deref for Futex {
+        type Target = AtomicU32;
+        fn deref(&self) -> &AtomicU32 {
+            &self.word
+        }
+    }
+
+    loom::lazy_static! {
+        static ref NEXT_TOKEN: loom::sync::atomic::AtomicUsize = loom::sync::atomic::AtomicUsize::new(1);
+    }
+    loom::thread_local! {
+        static TOKEN: usize = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number of its own for each thread of the model, never 0.
+    pub fn thread_token() -> usize {
+        TOKEN.with(|token| *token)
+    }
+
+    /// A scheduling point of the model.
+    pub fn yield_now() {
+        loom::thread::yield_now();
+    }
+
+    /// A scheduling point of the model.
+    pub fn spin_loop() {
+        loom::hint::spin_loop();
+    }
+
+    /// A value behind a lock of the model.
+    #[derive(Debug, Default)]
+    pub struct Spin<T>(Mutex<T>);
+
+    /// Holds a [`Spin`]; lets go when dropped.
+    pub type SpinGuard<'a, T> = MutexGuard<'a, T>;
+
+    impl<T> Spin<T> {
+        /// An unlocked cell.
+        pub fn new(value: T) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        /// Takes the lock.
+        pub fn lock(&self) -> SpinGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The one thread that serves all timers of a process.
+//!
+//! It is started by the first timer, sleeps until the earliest deadline, and ends after a while without any.
+//! A new timer wakes it only if it is due before the thread would look anyway; a cancelled one never does: at
+//! worst the thread looks once for nothing. What is due is handed to `serve`, outside all locks.
+
+use super::heap::{DeadlineHeap, Ticket};
+use crate::park::{Alone, Deadline, Key, Parking, Signal, Stop, now};
+use crate::primitive::Spin;
+use crate::trace::{Claim, Kind, Resource, Waker};
+
+/// How long the thread stays without any timer, in nanoseconds.
+const IDLE: u64 = 2_000_000_000;
+
+#[derive(Debug)]
+struct State<V> {
+    heap: DeadlineHeap<u64, V>,
+    running: bool,
+    /// When the thread looks next if nobody wakes it.
+    looks_at: u64,
+}
+
+/// Timers with a value each. Made to be a `static`.
+#[derive(Debug)]
+pub struct Timers<V: Send + 'static> {
+    state: Spin<State<V>>,
+    earlier: Signal,
+    serve: fn(V),
+}
+
+impl<V: Send + 'static> Timers<V> {
+    /// No timers; `serve` gets the value of each when it is due, in the service thread.
+    pub const fn new(serve: fn(V)) -> Self {
+        Self {
+            state: Spin::new(State { heap: DeadlineHeap::new(), running: false, looks_at: 0 }),
+            earlier: Signal::new(),
+            serve,
+        }
+    }
+
+    /// Adds a timer; never blocks. The ticket cancels it.
+    ///
+    /// # Errors
+    /// The value, if the service thread cannot be started.
+    pub fn add(&'static self, deadline: Deadline, value: V) -> Result<Ticket, V> {
+        let mut state = self.state.lock();
+        let ticket = state.heap.insert(deadline.nanoseconds(), value);
+        let (start, wake) = (!state.running, deadline.nanoseconds() < state.looks_at);
+        state.running = true;
+        if start {
+            state.looks_at = 0;
+        }
+        drop(state);
+        if start {
+            let started = std::thread::Builder::new()
+                .name("raddle-timers".to_owned())
+                .stack_size(256 * 1024)
+                .spawn(|| self.run());
+            if started.is_err() {
+                let mut state = self.state.lock();
+                state.running = false;
+                return match state.heap.remove(ticket) {
+                    Some(value) => Err(value),
+                    None => Ok(ticket),
+                };
+            }
+        } else if wake {
+            self.earlier.notify_all();
+        }
+        Ok(ticket)
+    }
+
+    /// Takes a timer out; `None` if it has been served or taken out before.
+    pub fn cancel(&self, ticket: Ticket) -> Option<V> {
+        self.state.lock().heap.remove(ticket)
+    }
+
+    /// Whether a timer is still to come.
+    pub fn is_pending(&self, ticket: Ticket) -> bool {
+        self.state.lock().heap.get(ticket).is_some()
+    }
+
+    /// How many are still to come.
+    pub fn len(&self) -> usize {
+        self.state.lock().heap.len()
+    }
+
+    /// Whether none is to come.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `look` for every value to come, under the lock: it must be short and run nothing foreign.
+    pub fn for_each(&self, mut look: impl FnMut(&V)) {
+        for (_, _, value) in self.state.lock().heap.iter() {
+            look(value);
+        }
+    }
+
+    /// Takes all timers out.
+    pub fn cancel_all(&self) -> Vec<V> {
+        self.state.lock().heap.take_all().into_iter().map(|(_, value)| value).collect()
+    }
+
+    fn run(&'static self) {
+        crate::trace::thread::Thread::serve_unseen();
+        let mut empty_since = None;
+        loop {
+            let time = now();
+            let mut state = self.state.lock();
+            if let Some((_, value)) = state.heap.pop_due(time) {
+                drop(state);
+                empty_since = None;
+                (self.serve)(value);
+                continue;
+            }
+            let next = match state.heap.peek() {
+                Some((deadline, _)) => {
+                    empty_since = None;
+                    *deadline
+                }
+                None => {
+                    let end = *empty_since.get_or_insert(time) + IDLE;
+                    if end <= time {
+                        state.running = false;
+                        return;
+                    }
+                    end
+                }
+            };
+            state.looks_at = next;
+            let key = self.earlier.key();
+            drop(state);
+            self.sleep(key, Deadline::at(next));
+        }
+    }
+
+    fn sleep(&self, key: Key, deadline: Deadline) {
+        let mut parking = Parking::new(Kind::Sleep, self, 0, deadline, &Alone);
+        match self.earlier.wait(key, &mut parking) {
+            Ok(()) | Err(Stop::TimedOut | Stop::Interrupted) => {}
+        }
+    }
+
+    /// In a forked child, where neither the thread nor the timers exist: forgets both.
+    ///
+    /// The parent's timers are leaked: their values belong to a heap that may have been in use.
+    pub fn after_fork_in_child(&self) {
+        self.state.break_after_fork();
+        let mut state = self.state.lock();
+        std::mem::forget(std::mem::take(&mut state.heap));
+        state.running = false;
+        state.looks_at = 0;
+    }
+}
+
+impl<V: Send> Resource for Timers<V> {
+    fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    type Served = (u32, Sender<u32>);
+    static TIMERS: Timers<Served> = Timers::new(|(name, sender)| sender.send(name).unwrap());
+
+    #[test]
+    fn timers_are_served_in_the_order_of_their_deadlines_and_cancelled_ones_never() {
+        let (sender, receiver) = channel();
+        let add = |name: u32, milliseconds: u64| {
+            TIMERS.add(Deadline::after(Duration::from_millis(milliseconds)), (name, sender.clone())).unwrap()
+        };
+        add(3, 90);
+        let cancelled = add(2, 60);
+        add(1, 30);
+        assert!(TIMERS.is_pending(cancelled));
+        assert!(TIMERS.cancel(cancelled).is_some());
+        assert!(TIMERS.cancel(cancelled).is_none());
+        drop(sender);
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), [1, 3]);
+        assert!(TIMERS.is_empty());
+    }
+}

@@ -1,0 +1,365 @@
+//! The record of each thread: its life-cycle state and what it waits for.
+//!
+//! A thread has a record from its first wait on, or from before its start if whoever starts it
+//! makes one. Its wait is published by the door, read by detectors, and both hold the record's lock
+//! meanwhile: a waiter cannot leave its wait, and so cannot free what it waits for, while it is read.
+
+use super::{Claim, Kind, Resource, Waker};
+use crate::park::{Parking, Stop};
+use crate::primitive::{Futex, Spin, thread_token};
+use crate::sync::Event;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Life {
+    /// Made, not started.
+    New,
+    /// Started, not yet running.
+    Ready,
+    /// Running, or blocked if it has a wait.
+    Running,
+    /// Ended.
+    Dead,
+}
+
+/// A thread, for as long as anybody asks about it.
+#[derive(Debug)]
+pub struct Thread {
+    id: u64,
+    token: AtomicUsize,
+    life: AtomicU8,
+    /// How many rounds the door spins before it sleeps; adapted by the door.
+    pub(crate) spin: AtomicU32,
+    wait: Spin<Option<Wait>>,
+    /// Set when it ends: what a join waits for.
+    done: Event,
+}
+
+impl Resource for Thread {
+    fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
+        if self.life() != Life::Running {
+            return Claim::Unknown;
+        }
+        out.push(Waker { token: self.token(), site: None });
+        Claim::Proven
+    }
+}
+
+/// A published wait.
+#[derive(Debug)]
+struct Wait {
+    facts: Waiting,
+    object: *const dyn Resource,
+    word: *const Futex,
+    expected: u32,
+    asleep: bool,
+}
+
+// SAFETY: the pointers are read only under the record's lock, while the waiting thread, which
+// borrows what they point to, cannot leave (`Publication::drop` takes the same lock). `Resource` is
+// `Sync`, and so is `Futex`.
+unsafe impl Send for Wait {}
+
+/// What is known about a wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// What is waited for.
+    pub kind: Kind,
+    /// The address of what the host language calls the object, or of the object itself.
+    pub host: usize,
+    /// When the wait began, in nanoseconds of the monotonic clock.
+    pub since: u64,
+    /// Whether it ends by itself at a deadline.
+    pub timed: bool,
+    /// Different for every wait of the process.
+    pub number: u64,
+}
+
+/// A wait that cannot end by itself, seen at one instant.
+#[derive(Debug)]
+pub struct Stuck {
+    /// Its facts.
+    pub waiting: Waiting,
+    /// Who can end it.
+    pub wakers: Vec<Waker>,
+    /// How sure that is.
+    pub claim: Claim,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static NEXT_WAIT: AtomicU64 = AtomicU64::new(1);
+static REGISTRY: Spin<Vec<Arc<Thread>>> = Spin::new(Vec::new());
+
+/// Counts the occasions on which a sleeper should look again whether it can ever be woken.
+static NUDGES: AtomicU64 = AtomicU64::new(0);
+
+struct Current(Option<Arc<Thread>>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            thread.end();
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Current> = const { RefCell::new(Current(None)) };
+}
+
+impl Thread {
+    /// A record for a thread that is not started yet.
+    pub fn new() -> Arc<Thread> {
+        Self::with(Life::New, 0)
+    }
+
+    fn with(life: Life, token: usize) -> Arc<Thread> {
+        Arc::new(Thread {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            token: AtomicUsize::new(token),
+            life: AtomicU8::new(life as u8),
+            spin: AtomicU32::new(crate::park::SPIN_START),
+            wait: Spin::new(None),
+            done: Event::new(),
+        })
+    }
+
+    /// The calling thread's record, made and registered on first use.
+    pub fn current() -> Arc<Thread> {
+        CURRENT
+            .try_with(|slot| {
+                let mut slot = slot.borrow_mut();
+                if let Some(thread) = &slot.0 {
+                    return Arc::clone(thread);
+                }
+                let thread = Self::with(Life::Running, thread_token());
+                REGISTRY.lock().push(Arc::clone(&thread));
+                slot.0 = Some(Arc::clone(&thread));
+                thread
+            })
+            // The thread is past its thread locals: serve it, unregistered.
+            .unwrap_or_else(|_| Self::with(Life::Running, thread_token()))
+    }
+
+    /// Makes this record the calling thread's own: the first thing a started thread does.
+    pub fn adopt(self: &Arc<Thread>) {
+        self.token.store(thread_token(), Ordering::Relaxed);
+        self.life.store(Life::Running as u8, Ordering::Release);
+        let earlier = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self))).ok().flatten();
+        if let Some(earlier) = earlier {
+            earlier.end();
+        }
+        REGISTRY.lock().push(Arc::clone(self));
+    }
+
+    /// Keeps the calling thread out of the registry: it serves others, and nobody waits for it.
+    pub(crate) fn serve_unseen() {
+        let hidden = Self::with(Life::Running, thread_token());
+        let _ = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(hidden));
+    }
+
+    /// Says that the thread has been asked to start.
+    pub fn mark_ready(&self) {
+        let _ = self.life.compare_exchange(Life::New as u8, Life::Ready as u8, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Says that the start failed.
+    pub fn mark_new(&self) {
+        self.life.store(Life::New as u8, Ordering::Release);
+    }
+
+    /// Says that the thread has ended, and lets a sleeper look whether it waited for this one.
+    pub fn end(&self) {
+        if self.life.swap(Life::Dead as u8, Ordering::AcqRel) == Life::Dead as u8 {
+            return;
+        }
+        let gone = {
+            let mut registry = REGISTRY.lock();
+            registry.iter().position(|thread| std::ptr::eq(&**thread, self)).map(|at| registry.swap_remove(at))
+        };
+        drop(gone);
+        self.done.set();
+        nudge();
+    }
+
+    /// Blocks until it has ended.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn join_slow(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        if self.done.is_set() { Ok(()) } else { self.done.wait_slow(parking) }
+    }
+
+    /// A number that no other thread of this process has had.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its token while it runs; 0 before.
+    pub fn token(&self) -> usize {
+        self.token.load(Ordering::Relaxed)
+    }
+
+    /// Where it is in its life.
+    pub fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            0 => Life::New,
+            1 => Life::Ready,
+            2 => Life::Running,
+            _ => Life::Dead,
+        }
+    }
+
+    /// What it waits for, if it is blocked; `look` runs while the thread is held still, so that the
+    /// host object is alive in it. It must be short and take no lock that a waiter may hold.
+    pub fn waiting<R>(&self, look: impl FnOnce(&Waiting) -> R) -> Option<R> {
+        self.wait.lock().as_ref().map(|wait| look(&wait.facts))
+    }
+
+    /// Whether it sleeps in a wait without a deadline that nothing has opened yet, and who could.
+    pub fn stuck(&self) -> Option<Stuck> {
+        let wait = self.wait.lock();
+        let wait = wait.as_ref()?;
+        if wait.facts.timed || !wait.asleep {
+            return None;
+        }
+        // SAFETY: the record's lock is held, so the waiter is still inside and keeps both alive.
+        let (object, word) = unsafe { (&*wait.object, &*wait.word) };
+        if word.load(Ordering::SeqCst) != wait.expected {
+            return None;
+        }
+        let mut wakers = Vec::new();
+        let claim = object.wakers(wait.facts.kind, &mut wakers);
+        Some(Stuck { waiting: wait.facts, wakers, claim })
+    }
+}
+
+/// A wait as it is published by the door; withdrawn when dropped.
+#[derive(Debug)]
+pub(crate) struct Publication<'a> {
+    thread: &'a Thread,
+}
+
+impl<'a> Publication<'a> {
+    pub(crate) fn new(
+        thread: &'a Thread,
+        kind: Kind,
+        object: &dyn Resource,
+        host: usize,
+        since: u64,
+        timed: bool,
+        word: &Futex,
+    ) -> Self {
+        let number = NEXT_WAIT.fetch_add(1, Ordering::Relaxed);
+        let facts = Waiting { kind, host, since, timed, number };
+        // SAFETY: only the lifetime changes; the publication is dropped before the borrow ends,
+        // because `Parking`, which owns it, holds the same borrow.
+        let object: *const dyn Resource =
+            unsafe { std::mem::transmute::<*const (dyn Resource + '_), *const (dyn Resource + 'static)>(object) };
+        *thread.wait.lock() = Some(Wait { facts, object, word, expected: 0, asleep: false });
+        Self { thread }
+    }
+
+    /// About to sleep on this word while it has this value.
+    pub(crate) fn asleep(&self, word: &Futex, expected: u32) {
+        if let Some(wait) = self.thread.wait.lock().as_mut() {
+            wait.word = word;
+            wait.expected = expected;
+            wait.asleep = true;
+        }
+    }
+
+    /// Awake again, whatever for.
+    pub(crate) fn awake(&self) {
+        if let Some(wait) = self.thread.wait.lock().as_mut() {
+            wait.asleep = false;
+        }
+    }
+}
+
+impl Drop for Publication<'_> {
+    fn drop(&mut self) {
+        *self.thread.wait.lock() = None;
+    }
+}
+
+/// All threads that have a record and run or are about to.
+pub fn all() -> Vec<Arc<Thread>> {
+    REGISTRY.lock().clone()
+}
+
+/// The running thread with this token.
+pub fn by_token(token: usize) -> Option<Arc<Thread>> {
+    REGISTRY.lock().iter().find(|thread| thread.token() == token).cloned()
+}
+
+/// How many nudges there have been.
+pub(crate) fn nudges() -> u64 {
+    NUDGES.load(Ordering::Relaxed)
+}
+
+/// Something that others may have waited for is gone: one sleeper looks again.
+///
+/// Its wake-up is spurious to whatever it waits for, and every wait checks what it was woken for.
+pub fn nudge() {
+    NUDGES.fetch_add(1, Ordering::Relaxed);
+    for thread in all() {
+        let wait = thread.wait.lock();
+        if let Some(wait) = wait.as_ref() {
+            if wait.asleep && !wait.facts.timed {
+                // SAFETY: the record's lock is held, so the waiter keeps the word alive.
+                crate::park::wake(unsafe { &*wait.word }, 1);
+                return;
+            }
+        }
+    }
+}
+
+/// In a forked child: no thread but the calling one is left.
+pub(crate) fn after_fork_in_child() {
+    REGISTRY.break_after_fork();
+    let current = CURRENT.try_with(|slot| slot.borrow().0.clone()).ok().flatten();
+    let mut registry = REGISTRY.lock();
+    // The records of the vanished threads are leaked: one of them may be locked for ever, and a
+    // dropped one would be freed under a lock that nobody holds.
+    for thread in registry.drain(..) {
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &thread)) {
+            continue;
+        }
+        thread.life.store(Life::Dead as u8, Ordering::Release);
+        thread.done.set();
+        std::mem::forget(thread);
+    }
+    if let Some(current) = current {
+        current.wait.break_after_fork();
+        registry.push(current);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_follows_the_life_of_its_thread() {
+        let record = Thread::new();
+        assert_eq!(record.life(), Life::New);
+        record.mark_ready();
+        assert_eq!(record.life(), Life::Ready);
+        let inner = Arc::clone(&record);
+        std::thread::spawn(move || {
+            inner.adopt();
+            assert_eq!(Thread::current().id(), inner.id());
+            assert_eq!(inner.life(), Life::Running);
+            assert!(by_token(thread_token()).is_some_and(|found| found.id() == inner.id()));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(record.life(), Life::Dead);
+        assert!(all().iter().all(|thread| thread.id() != record.id()));
+    }
+}

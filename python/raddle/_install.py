@@ -1,0 +1,301 @@
+"""``install()`` and ``uninstall()``: the names of the standard modules, bound to raddle's objects and back.
+
+What is replaced is a table, one row for each standard module. A name is rebound where the mirror has an object of its
+own; where the mirror re-exports the standard object there is nothing to do. Names that a module or a class took before
+the installation keep the standard object: ``Installation.missed`` lists them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import weakref
+from collections import defaultdict
+from types import FunctionType, ModuleType
+from typing import Any, Iterator, NamedTuple
+
+from raddle import _originals
+
+__all__ = ["Installation", "install", "uninstall"]
+
+
+class Area(NamedTuple):
+    """One standard module and what follows it beyond its public names."""
+
+    standard: str
+    """The standard module; its mirror is ``raddle.`` and the same path."""
+    private: dict[str, str] = {}
+    """Private standard names that the standard module's own code looks up at each use, and the mirror's name for each."""
+    added: tuple[str, ...] = ()
+    """Names of newer Pythons that the mirror offers on every version."""
+    rebased: dict[str, str] = {}
+    """Private classes whose live instances must be instances of a replaced class too, and that class."""
+    aliases: tuple[tuple[str, str, str], ...] = ()
+    """Other ways to the same constructor, as (module, name, public name): only for finding what was missed."""
+
+
+AREAS = (
+    Area(
+        "threading",
+        # The function threading.RLock makes a _CRLock: those who took the function earlier are reached this way.
+        private={"_CRLock": "RLock"},
+        # The main thread and threads that Python did not start: isinstance(x, threading.Thread) has to stay true.
+        rebased={"_MainThread": "Thread", "_DummyThread": "Thread"},
+        aliases=(("_thread", "allocate_lock", "Lock"), ("_thread", "RLock", "RLock")),
+    ),
+    Area("queue", added=("ShutDown",)),
+    Area("sched"),
+)
+
+# Public functions that look their type up at each call, so that taking them early does no harm.
+_FOLLOWERS = {"threading.RLock"}
+
+_MISSING: Any = object()
+
+
+class Installation:
+    """What ``install()`` did.
+
+    Attributes:
+        replaced: the standard names that are raddle's now, such as ``"threading.Lock"``.
+        missed: sentences about what still is the standard library's. Looked for at the first access, in the modules
+            that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand modules.
+    """
+
+    __slots__ = ("__weakref__", "_loaded", "_missed", "_originals", "_undo", "replaced")
+
+    def __init__(self) -> None:
+        self.replaced: list[str] = []
+        self._undo: list[tuple[Any, str, Any, Any]] = []  # (object, attribute, before, now), in order of change
+        self._originals: dict[int, tuple[str, Any]] = {}  # id of a standard object: (its public name, itself)
+        self._loaded = [(name, weakref.ref(module)) for name, module in _modules() if not _is_owner(name)]
+        self._missed: list[str] | None = None
+
+    @property
+    def missed(self) -> list[str]:
+        if self._missed is None:
+            self._missed = sorted(set(_find_missed(self._loaded, self._originals)))
+        return self._missed
+
+    def __repr__(self) -> str:
+        return f"<raddle.Installation: {len(self.replaced)} names replaced, {len(self.missed)} not reached>"
+
+
+_lock = _originals.allocate_lock()
+_current: Installation | None = None
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+def install() -> Installation:
+    """Rebind the standard modules' names; see ``raddle.install``."""
+    global _current
+    with _lock:
+        if _current is None:
+            pairs = _import_areas()
+            done = Installation()
+            try:
+                for area, standard, mirror in pairs:
+                    _replace(done, area, standard, mirror)
+            except BaseException:
+                _restore(done)
+                raise
+            _current = done
+            for _, _, mirror in pairs:
+                getattr(mirror, "_installed", _nothing)()
+        return _current
+
+
+def uninstall() -> None:
+    """Undo ``install``; see ``raddle.uninstall``."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _restore(_current)
+            _current = None
+            for area in AREAS:
+                mirror = sys.modules["raddle." + area.standard]
+                getattr(mirror, "_uninstalled", _nothing)()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _import_areas() -> list[tuple[Area, ModuleType, ModuleType]]:
+    """Load every mirror first, so that a failure leaves everything as it was."""
+    if sys.version_info < (3, 11):
+        raise ImportError(f"raddle needs CPython 3.11 or later; this is Python {sys.version.split()[0]}")
+    pairs = []
+    for area in AREAS:
+        try:
+            mirror = importlib.import_module("raddle." + area.standard)
+        except ImportError as error:
+            if _in_main_interpreter():
+                raise
+            raise ImportError(
+                "raddle.install() works in the main interpreter only: "
+                f"its extension cannot be loaded in a sub-interpreter ({error})",
+                name=error.name,
+                path=error.path,
+            ) from error
+        pairs.append((area, importlib.import_module(area.standard), mirror))
+    return pairs
+
+
+def _in_main_interpreter() -> bool:
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        try:
+            interpreters = importlib.import_module(name)
+        except ImportError:
+            continue
+        return bool(interpreters.get_current() == interpreters.get_main())
+    return True
+
+
+def _replace(done: Installation, area: Area, standard: ModuleType, mirror: ModuleType) -> None:
+    wanted = {name: name for name in _public_names(standard)} | area.private
+    for name, mirrored in sorted(wanted.items()):
+        old, new = vars(standard).get(name, _MISSING), getattr(mirror, mirrored, _MISSING)
+        if old is _MISSING or new is _MISSING or new is old or old is None or isinstance(new, ModuleType):
+            continue
+        label = f"{area.standard}.{name}"
+        if label not in _FOLLOWERS:
+            done._originals[id(old)] = (f"{area.standard}.{mirrored}", old)
+        _set(done, standard, name, new)
+        done.replaced.append(label)
+    for name in area.added:
+        if name not in vars(standard) and hasattr(mirror, name):
+            _set(done, standard, name, getattr(mirror, name))
+            done.replaced.append(f"{area.standard}.{name}")
+    for module, name, public in area.aliases:
+        alias = getattr(importlib.import_module(module), name, None)
+        if alias is not None and f"{area.standard}.{public}" in done.replaced:
+            done._originals.setdefault(id(alias), (f"{area.standard}.{public}", alias))
+    for name, base in area.rebased.items():
+        cls, new = vars(standard).get(name), getattr(mirror, base, None)
+        if cls is not None and f"{area.standard}.{base}" in done.replaced and not issubclass(cls, new):
+            _set(done, cls, "__bases__", (new,))
+
+
+def _set(done: Installation, owner: Any, name: str, new: Any) -> None:
+    old = getattr(owner, name, _MISSING)
+    setattr(owner, name, new)
+    done._undo.append((owner, name, old, new))
+
+
+def _restore(done: Installation) -> None:
+    """Undo in reverse order; what somebody else has rebound since stays theirs."""
+    while done._undo:
+        owner, name, old, new = done._undo.pop()
+        now = getattr(owner, name, _MISSING)
+        if now is not new and not (name == "__bases__" and now == new):
+            continue
+        if old is _MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, old)
+
+
+def _public_names(module: ModuleType) -> set[str]:
+    """``__all__``, and what the module defines itself under a public name (``sched.Event``)."""
+    own = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    return own | set(getattr(module, "__all__", ()))
+
+
+# What was missed
+
+
+def _is_owner(name: str) -> bool:
+    """Whether a module is raddle's, or one that owns the standard objects."""
+    owners = {"_thread", "_queue", "_weakref"} | {area.standard for area in AREAS}
+    return name in owners or name == "raddle" or name.startswith("raddle.")
+
+
+def _modules() -> Iterator[tuple[str, ModuleType]]:
+    seen = set()
+    for name, module in list(sys.modules.items()):
+        if issubclass(type(module), ModuleType) and id(module) not in seen:
+            seen.add(id(module))
+            yield name, module
+
+
+def _find_missed(
+    loaded: list[tuple[str, weakref.ref[ModuleType]]], originals: dict[int, tuple[str, Any]]
+) -> Iterator[str]:
+    for name, ref in loaded:
+        module = ref()
+        if module is not None:
+            # Not vars(): it would load a lazy module.
+            yield from _missed_in(name, object.__getattribute__(module, "__dict__"), name, originals)
+    for label, old in originals.values():
+        if isinstance(old, type):
+            for cls in _subclasses(old, originals):
+                yield f"{cls.__module__}.{cls.__qualname__} still derives from {label}: defined before install()"
+
+
+def _missed_in(
+    path: str, names: dict[str, Any], module: str, originals: dict[int, tuple[str, Any]]
+) -> Iterator[str]:
+    """Look through the names of a module or class, and through the classes and functions defined there."""
+    for name, value in list(names.items()):
+        where = f"{path}.{name}"
+        if id(value) in originals:
+            yield _sentence(where, value, originals)
+            continue
+        # By type(), not isinstance(): that one asks the object for its class, and a lazy module would load itself.
+        kind = type(value)
+        if kind is staticmethod or kind is classmethod:
+            value = value.__func__
+            if id(value) in originals:
+                yield _sentence(where, value, originals)
+                continue
+            kind = type(value)
+        if issubclass(kind, type):
+            if value.__module__ == module and value.__qualname__ == where[len(module) + 1 :]:
+                yield from _missed_in(where, vars(value), module, originals)
+                yield from _missed_in_fields(where, value, originals)
+        elif kind is FunctionType:
+            if value.__module__ == module:
+                yield from _missed_in_defaults(where, value, originals)
+        elif kind is defaultdict and id(value.default_factory) in originals:
+            yield _sentence(f"the default factory of {where}", value.default_factory, originals)
+
+
+def _missed_in_defaults(
+    where: str, function: FunctionType, originals: dict[int, tuple[str, Any]]
+) -> Iterator[str]:
+    code, defaults = function.__code__, function.__defaults__ or ()
+    positional = code.co_varnames[: code.co_argcount]
+    given = dict(zip(positional[len(positional) - len(defaults) :], defaults))
+    for name, value in {**given, **(function.__kwdefaults__ or {})}.items():
+        if id(value) in originals:
+            yield _sentence(f"the default of {name!r} in {where}()", value, originals)
+
+
+def _missed_in_fields(where: str, cls: type, originals: dict[int, tuple[str, Any]]) -> Iterator[str]:
+    fields = vars(cls).get("__dataclass_fields__")
+    for name, field in fields.items() if isinstance(fields, dict) else ():
+        factory = getattr(field, "default_factory", None)
+        if id(factory) in originals:
+            yield _sentence(f"the default factory of the field {where}.{name}", factory, originals)
+
+
+def _sentence(where: str, value: Any, originals: dict[int, tuple[str, Any]]) -> str:
+    return f"{where} is still {originals[id(value)][0]}: bound before install()"
+
+
+def _subclasses(cls: type, originals: dict[int, tuple[str, Any]]) -> Iterator[type]:
+    """The classes below ``cls`` outside its module, without those below another replaced class."""
+    for sub in type.__subclasses__(cls):
+        if id(sub) in originals or sub.__module__.partition(".")[0] == "raddle":
+            continue
+        if not _is_owner(sub.__module__):
+            yield sub
+        yield from _subclasses(sub, originals)

@@ -1,0 +1,48 @@
+"""The standard library's own constructors, taken before raddle rebinds anything.
+
+A leaf: it imports nothing of raddle, so code that must not meet a patched name can always use it. ``install()`` imports
+it before its first change. ``RLock`` is the C type itself: the function ``threading.RLock`` looks its type up on each
+call and so follows an installation. ``Condition()`` without a lock does the same; give it one.
+"""
+
+import _thread
+import queue
+import sched
+import threading
+
+__all__ = [
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "LifoQueue",
+    "Lock",
+    "PriorityQueue",
+    "Queue",
+    "RLock",
+    "Semaphore",
+    "SimpleQueue",
+    "Thread",
+    "Timer",
+    "allocate_lock",
+    "scheduler",
+]
+
+allocate_lock = _thread.allocate_lock
+RLock = _thread.RLock
+
+Barrier = threading.Barrier
+BoundedSemaphore = threading.BoundedSemaphore
+Condition = threading.Condition
+Event = threading.Event
+Lock = threading.Lock
+Semaphore = threading.Semaphore
+Thread = threading.Thread
+Timer = threading.Timer
+
+LifoQueue = queue.LifoQueue
+PriorityQueue = queue.PriorityQueue
+Queue = queue.Queue
+SimpleQueue = queue.SimpleQueue
+
+scheduler = sched.scheduler

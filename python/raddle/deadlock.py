@@ -1,0 +1,443 @@
+"""Says why a program hangs: deadlocks, stalls, locks taken in both orders, waits that ran out of time.
+
+A waiter that has waited some tens of milliseconds looks whether its wait can end. A cycle of waits is a **deadlock**:
+proven if only its parties could end it (re-entrant locks, joins), likely if the rules of an object would admit others (a
+plain lock, a semaphore, a bounded queue). If every thread waits without a deadline and nobody is left who could release,
+notify or put, that is a **stall**: blocked for ever, but by nobody in particular. Each is reported once, to standard
+error unless ``enable()`` says otherwise.
+
+Importing any of raddle's mirrors turns detection on, for reports only. ``enable()`` makes proven deadlocks raise
+``DeadlockError``, keeps the sites at which locks are taken, and turns on what costs more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading as _std
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TextIO
+
+from raddle import _raddle
+
+__all__ = [
+    "STALL_EXIT_CODE",
+    "DeadlockError",
+    "Hold",
+    "OrderWarning",
+    "Party",
+    "Report",
+    "TimedOut",
+    "disable",
+    "enable",
+    "find",
+    "reports",
+    "timeouts",
+]
+
+#: The exit code of a program that ``on_stall="exit"`` ends: EX_TEMPFAIL of sysexits.h.
+STALL_EXIT_CODE = 75
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STDLIB_THREADING = os.path.abspath(_std.__file__)
+
+
+class DeadlockError(RuntimeError):
+    """Waiting would never end: the threads named in the message wait for each other.
+
+    Attributes:
+        report: the ``Report``, with all parties.
+    """
+
+    code = "raddle-deadlock"
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+class OrderWarning(RuntimeWarning):
+    """Two locks have been taken in both orders: two threads that do so at once block each other."""
+
+
+class Hold(NamedTuple):
+    """Something a thread holds, and where it took it ("file:line", or None where sites are not kept)."""
+
+    object: Any
+    site: str | None
+
+
+class Party(NamedTuple):
+    """A thread in a report."""
+
+    thread_name: str
+    ident: int
+    holds: list[Hold]
+    waits_for: Any
+    """The object waited for."""
+    kind: str
+    """The call that waits, such as "RLock.acquire"."""
+    since: float
+    """When the wait began, in seconds of ``time.monotonic()``."""
+    site: str | None
+    """Where it waits, as "file:line"."""
+    stack: str
+    """Its innermost calls, as a traceback prints them."""
+
+
+class Report:
+    """What was found. ``str(report)`` is what is printed.
+
+    Attributes:
+        kind: "deadlock", "stall" or "order".
+        proven: whether the rules of the objects alone say so; False for likely deadlocks, stalls and orders.
+        parties: the threads, each waiting for what the next one holds where there is a cycle.
+        advice: one sentence on what to do.
+    """
+
+    def __init__(self, kind: str, proven: bool, parties: list[Party], advice: str, text: str) -> None:
+        self.kind = kind
+        self.proven = proven
+        self.parties = parties
+        self.advice = advice
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        names = ", ".join(party.thread_name for party in self.parties)
+        return f"<{'proven' if self.proven else 'likely'} {self.kind}: {names}>"
+
+
+class TimedOut(NamedTuple):
+    """A timed wait for a lock that failed."""
+
+    lock: Any
+    thread: str
+    holder: str | None
+    """The name of the thread that held it when the time was up."""
+    holder_site: str | None
+    """Where the holder had taken it."""
+    site: str | None
+    """Where the wait was."""
+
+
+class _Settings:
+    on_deadlock = "report"
+    on_stall = "report"
+    file: TextIO | None = None
+    path: str | None = None
+
+
+_settings = _Settings()
+_reports: list[Report] = []
+_timeouts: list[TimedOut] = []
+_TIMEOUTS_KEPT = 1000
+
+
+def enable(
+    *,
+    on_deadlock: str = "report",
+    on_stall: str = "report",
+    sites: bool = True,
+    order: bool = False,
+    timeouts: bool = False,
+    report: str | os.PathLike[str] | TextIO | None = None,
+) -> None:
+    """Choose what is looked for and what happens then. Settings not given go back to their defaults.
+
+    Args:
+        on_deadlock: "report" prints; "raise" also raises DeadlockError in one party of a proven deadlock; "ignore".
+        on_stall: "report" prints; "exit" also ends the process with STALL_EXIT_CODE; "ignore".
+        sites: keep where each lock is taken; costs at most 5 % of an acquire and release.
+        order: warn (OrderWarning) when locks are taken in an order that has been seen reversed.
+        timeouts: remember timed acquires that failed, with the holder: see ``timeouts()``.
+        report: where reports go: a path to append to, a text file, or None for standard error.
+    Raises:
+        ValueError: an unknown choice. OSError: the report's file cannot be opened.
+    """
+    if on_deadlock not in ("report", "raise", "ignore"):
+        raise ValueError(f"on_deadlock must be 'report', 'raise' or 'ignore', not {on_deadlock!r}")
+    if on_stall not in ("report", "exit", "ignore"):
+        raise ValueError(f"on_stall must be 'report', 'exit' or 'ignore', not {on_stall!r}")
+    path = None
+    if isinstance(report, (str, os.PathLike)):
+        path, report = os.path.abspath(os.fspath(report)), None
+        with open(path, "a", encoding="utf-8"):
+            pass  # an error now, not at the first report
+    _settings.on_deadlock, _settings.on_stall = on_deadlock, on_stall
+    _settings.file, _settings.path = report, path
+    _raddle.record(sites, order, timeouts)
+
+
+def disable() -> None:
+    """Report nothing and keep nothing, until ``enable()``. Reports so far are kept."""
+    _settings.on_deadlock = _settings.on_stall = "ignore"
+    _raddle.record(False, False, False)
+
+
+def find() -> list[Report]:
+    """The deadlocks there are at this moment, whether they have been reported or not. Blocks nobody."""
+    return [_deadlock_report(proven, parties) for proven, parties in _raddle.deadlocks()]
+
+
+def reports() -> list[Report]:
+    """Everything reported so far in this process, oldest first."""
+    return list(_reports)
+
+
+def timeouts() -> list[TimedOut]:
+    """Timed acquires that failed since ``enable(timeouts=True)``, oldest first; the last 1,000 of them."""
+    return list(_timeouts)
+
+
+# What the core calls.
+
+
+def _on_deadlock(proven: bool, parties: list[Any], can_raise: bool) -> DeadlockError | None:
+    if _settings.on_deadlock == "ignore":
+        return None
+    report = _deadlock_report(proven, parties)
+    _tell(report)
+    if proven and can_raise and _settings.on_deadlock == "raise":
+        return DeadlockError(report)
+    return None
+
+
+def _on_stall(blocked: Sequence[int]) -> bool:
+    """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
+    if _settings.on_stall == "ignore":
+        return False
+    if _raddle.timer_count() or _std._limbo:
+        return False
+    frames = sys._current_frames()
+    known = set(blocked)
+    # A thread that does not wait through raddle runs, or waits for the world outside.
+    if any(ident not in known for ident in frames):
+        return False
+    main = _std.main_thread().ident
+    if main in known and _handles_signals():
+        return False
+    report = _stall_report(sorted(frames, key=lambda ident: ident != main), frames)
+    if report is None:
+        return False
+    _tell(report)
+    if _settings.on_stall == "exit":
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass
+        os._exit(STALL_EXIT_CODE)
+    return True
+
+
+def _on_order(
+    held: Any, held_site: Any, taken: Any, taken_site: Any, earlier_held: Any, earlier_taken: Any
+) -> None:
+    first, second = held.name, taken.name
+    advice = f"take '{first}' and '{second}' in the same order everywhere."
+    text = (
+        f"lock order: '{second}' is taken at {_where(taken_site)} while '{first}' is held (taken at"
+        f" {_where(held_site)}), but at {_where(earlier_taken)} '{first}' was reached while '{second}' was held (taken at"
+        f" {_where(earlier_held)}). Advice: {advice}"
+    )
+    _reports.append(Report("order", False, [], advice, text))
+    warnings.warn(text, OrderWarning, stacklevel=2)
+
+
+def _on_timed_out(kind: str, lock: Any, holder: int, site: Any, late: float) -> None:
+    here = _raddle.here()
+    name = _thread_name(holder) if holder else None
+    _timeouts.append(TimedOut(lock, _std.current_thread().name, name, _where_or_none(site), _where_or_none(here)))
+    del _timeouts[:-_TIMEOUTS_KEPT]
+
+
+# What is said.
+
+
+def _where(site: Any) -> str:
+    return f"{site[0]}:{site[1]}" if site else "a place that was not kept"
+
+
+def _where_or_none(site: Any) -> str | None:
+    return f"{site[0]}:{site[1]}" if site else None
+
+
+def _thread_name(ident: int) -> str:
+    thread = _std._active.get(ident)
+    return thread.name if thread is not None else f"thread {ident}"
+
+
+def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None, str]:
+    """Where a thread is in the program's own code: the innermost line, and the whole as a traceback prints it."""
+    frame = (frames or sys._current_frames()).get(ident)
+    if frame is None:
+        return None, ""
+    summary = traceback.extract_stack(frame)
+    # The last frames may be those that wait on the program's behalf.
+    while len(summary) > 1 and summary[-1].filename.startswith((_HERE, _STDLIB_THREADING)):
+        summary.pop()
+    last = summary[-1]
+    return f"{last.filename}:{last.lineno}", "".join(traceback.format_list(summary[-4:]))
+
+
+def _describe(item: Any, kind: str) -> str:
+    """What an object is called in a report."""
+    if isinstance(item, _std.Thread) or kind == "Thread.join":
+        return f"the end of thread '{getattr(item, 'name', '?')}'"
+    type_name = kind.partition(".")[0] if item is None else type(item).__name__
+    name = getattr(item, "name", None)
+    return f"{type_name} '{name}'" if name else type_name
+
+
+_WAITS = {
+    "Condition.wait": "a notification of",
+    "Event.wait": "",
+    "Queue.put": "room in",
+    "Queue.get": "an item of",
+    "Queue.join": "the last task_done() of",
+    "Barrier.wait": "the other parties of",
+    "Semaphore.acquire": "a permit of",
+}
+
+
+def _held_by() -> dict[int, list[Hold]]:
+    held: dict[int, list[Hold]] = {}
+    for ident, item, site in _raddle.holds():
+        held.setdefault(ident, []).append(Hold(item, _where_or_none(site)))
+    return held
+
+
+def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
+    held = _held_by()
+    frames = sys._current_frames()
+    parties = []
+    for ident, kind, item, since, _ in raw:
+        site, stack = _stack(ident, frames)
+        holds = held.get(ident, [])
+        parties.append(Party(_thread_name(ident), ident, holds, item, kind, since, site, stack))
+    names = [party.thread_name for party in parties]
+    advice = _advice(parties)
+    lines = [
+        f"raddle: {'deadlock' if proven else 'likely deadlock'}: "
+        + (f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself")
+    ]
+    for party, (_, _, _, _, holders) in zip(parties, raw, strict=True):
+        lines.extend(_party_lines(party, [(ident, site) for ident, site in holders if _thread_name(ident) in names]))
+    if not proven:
+        lines.append("  Likely, not proven: " + _doubt(parties))
+    lines.append(f"  Advice: {advice}")
+    return Report("deadlock", proven, parties, advice, "\n".join(lines))
+
+
+def _party_lines(party: Party, holders: list[tuple[int, Any]]) -> list[str]:
+    what = " ".join(filter(None, (_WAITS.get(party.kind, ""), _describe(party.waits_for, party.kind))))
+    lines = [f"  Thread '{party.thread_name}' waits for {what}"]
+    if party.site:
+        file, _, line = party.site.rpartition(":")
+        lines.append(f'    in {party.kind}, at File "{file}", line {line}')
+    for ident, site in holders:
+        if party.kind != "Thread.join":
+            word = "used by" if party.kind.startswith("Queue") else "held by"
+            lines.append(f"    {word} thread '{_thread_name(ident)}'" + _taken_at(_where_or_none(site)))
+    for hold in party.holds:
+        lines.append(f"    holds {_describe(hold.object, '')}" + _taken_at(hold.site))
+    if party.stack:
+        lines.append("    its innermost calls:")
+        lines.extend("    " + line for line in party.stack.rstrip().splitlines())
+    return lines
+
+
+def _taken_at(site: str | None) -> str:
+    if not site:
+        return ""
+    file, _, line = site.rpartition(":")
+    return f', taken at File "{file}", line {line}'
+
+
+def _advice(parties: list[Party]) -> str:
+    kinds = {party.kind for party in parties}
+    locks = [party.waits_for for party in parties if party.kind in ("Lock.acquire", "RLock.acquire")]
+    if len(parties) == 1:
+        return "do not wait for this in the thread that has to provide it."
+    if len(locks) == len(parties):
+        order = " before ".join(f"'{name}'" for name in sorted({lock.name for lock in locks}))
+        return f"take the locks in one order everywhere, for instance {order}."
+    if "Thread.join" in kinds:
+        return "release what the joined thread needs before joining it."
+    if "Queue.put" in kinds:
+        return "put without holding what the consumer needs, give the queue room, or put with a timeout."
+    return "let one of the threads release what it holds before it waits, or wait with a timeout."
+
+
+def _doubt(parties: list[Party]) -> str:
+    kinds = {party.kind for party in parties}
+    if "Lock.acquire" in kinds:
+        return "a plain Lock may be released by any thread."
+    if "Semaphore.acquire" in kinds:
+        return "a permit may be given back by any thread."
+    return "another thread might use the queue."
+
+
+def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
+    waiting = _raddle.threads()
+    held = _held_by()
+    parties = []
+    for ident in idents:
+        facts = waiting.get(ident)
+        if facts is None:
+            return None
+        kind, item, since, _ = facts
+        site, stack = _stack(ident, frames)
+        parties.append(Party(_thread_name(ident), ident, held.get(ident, []), item, kind, since, site, stack))
+    owners = {id(hold.object): party.thread_name for party in parties for hold in party.holds}
+    advice = "give these waits a timeout, or make sure that somebody releases, notifies, puts or sets before it ends."
+    lines = [
+        "raddle: stall: every thread is blocked, and nobody is left to release, notify, put or set"
+        f" ({len(parties)} thread{'s' if len(parties) > 1 else ''}; blocked, not deadlocked)"
+    ]
+    for party in parties:
+        lines.extend(_party_lines(party, []))
+        owner = getattr(party.waits_for, "owner", None)
+        if id(party.waits_for) in owners:
+            lines.append(f"    held by thread '{owners[id(party.waits_for)]}'")
+        elif isinstance(owner, _std.Thread):
+            lines.append(f"    held by thread '{owner.name}'")
+    lines.append(f"  Advice: {advice}")
+    return Report("stall", False, parties, advice, "\n".join(lines))
+
+
+def _handles_signals() -> bool:
+    """Whether the program has a signal handler of its own, which may end the main thread's wait."""
+    for number in signal.valid_signals():
+        try:
+            handler = signal.getsignal(number)
+        except (OSError, ValueError):
+            continue
+        if callable(handler) and handler is not signal.default_int_handler and not isinstance(handler, signal.Handlers):
+            return True
+    return False
+
+
+def _tell(report: Report) -> None:
+    _reports.append(report)
+    text = f"{report}\n"
+    try:
+        if _settings.path is not None:
+            with open(_settings.path, "a", encoding="utf-8") as file:
+                file.write(text)
+            return
+        file = _settings.file or sys.stderr
+        file.write(text)
+        file.flush()
+    except (AttributeError, OSError, ValueError):
+        # Standard error is closed or gone: the report stays in reports().
+        pass
+
+
+_raddle.set_reporters(_on_deadlock, _on_stall, _on_order, _on_timed_out)

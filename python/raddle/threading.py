@@ -1,0 +1,507 @@
+"""Threads, locks and timers: the names of the standard library's ``threading``, on raddle's core.
+
+Everything that ``threading`` exports on the running Python is here under the same name. Lock, RLock, Condition,
+Semaphore, BoundedSemaphore, Event and Barrier are Rust types; Thread is a subtype of ``threading.Thread`` whose start
+does not wait for the new thread and whose joins go through raddle's door; Timer is a Thread that costs a heap entry
+until it is due. ``local`` is the interpreter's own C type: a raddle one cannot be faster (``benches``, row ``local``).
+
+Beyond the standard library: every object has ``name``, ``waiters`` and ``longest_wait``, locks have ``owner``, threads
+have ``state``, and ``snapshot()`` tells of all threads what they hold and what they wait for.
+"""
+
+from __future__ import annotations
+
+import os as _os
+import sys as _sys
+import threading as _std
+import types as _types
+from collections.abc import Callable, Iterable, Mapping
+from threading import *  # noqa: F403
+from threading import (  # what is public without being in __all__
+    TIMEOUT_MAX,
+    ThreadError,
+    _active,
+    _active_limbo_lock,
+    _limbo,
+    get_ident,
+)
+from typing import Any, NamedTuple
+
+from raddle import _originals, _raddle
+from raddle._raddle import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+)
+
+_ADDED = ["Hold", "ThreadSnapshot", "ThreadState", "snapshot"]
+__all__ = [*_std.__all__, *_ADDED]  # noqa: PLE0604
+
+_StdThread = _originals.Thread
+
+# From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
+_HANDLES = _sys.version_info >= (3, 13)
+if _HANDLES:
+    from threading import _start_joinable_thread
+else:
+    from threading import _shutdown_locks, _shutdown_locks_lock, _start_new_thread
+
+#: Set when the interpreter exits: a timer started from then on gets its thread at once.
+_exiting = False
+
+
+class ThreadState(str):
+    """Where a thread is in its life: "new", "ready", "running", "blocked" or "dead".
+
+    A blocked thread's state also says what it waits for.
+
+    Attributes:
+        on: the object waited for; None unless blocked.
+        kind: the call that waits, such as "Lock.acquire" or "Thread.join"; None unless blocked.
+        since: when the wait began, in seconds of ``time.monotonic()``; None unless blocked.
+        timed: whether the wait ends by itself.
+    """
+
+    __slots__ = ("kind", "on", "since", "timed")
+
+    on: Any
+    kind: str | None
+    since: float | None
+    timed: bool
+
+    def __new__(cls, name: str, waiting: tuple[str, Any, float, bool] | None = None) -> ThreadState:
+        self = super().__new__(cls, name)
+        self.kind, self.on, self.since, self.timed = waiting or (None, None, None, False)
+        return self
+
+
+class Hold(NamedTuple):
+    """Something a thread holds."""
+
+    object: Any
+    site: str | None
+    """Where it was taken, as "file:line"; None unless acquire sites are kept (see ``raddle.deadlock.enable``)."""
+
+
+class ThreadSnapshot(NamedTuple):
+    """One thread, at one instant."""
+
+    name: str
+    ident: int | None
+    native_id: int | None
+    daemon: bool
+    thread: _StdThread
+    state: ThreadState
+    holds: list[Hold]
+    waits_for: ThreadState | None
+    """The state again if the thread is blocked, else None."""
+
+
+class Thread(_StdThread):
+    """A thread of control: a subtype of ``threading.Thread`` that tells its state.
+
+    ``start()`` does not wait until the new thread runs; apart from that it follows CPython's ``threading.Thread``.
+    ``join()`` waits with the GIL released; Ctrl-C interrupts it, and a join that can never end is reported.
+    """
+
+    _record: _raddle.ThreadRecord | None = None
+
+    @property
+    def state(self) -> ThreadState:
+        """Where the thread is in its life, and what it waits for if it is blocked."""
+        return _state_of(self)
+
+    def start(self) -> None:
+        """Start the thread; it may run before or after this returns. Never waits.
+
+        Raises:
+            RuntimeError: it was started before, ``__init__`` was not called, or the system has no thread left.
+        """
+        if not self._initialized:
+            raise RuntimeError("thread.__init__() not called")
+        if self._record is not None or self._started.is_set():
+            raise RuntimeError("threads can only be started once")
+        record = self._record = _raddle.ThreadRecord()
+        record.belong(self)
+        record.ready()
+        with _active_limbo_lock:
+            _limbo[self] = self
+        try:
+            if _HANDLES:
+                _start_joinable_thread(self._bootstrap, handle=self._handle, daemon=self.daemon)
+                self._ident = self._handle.ident
+            else:
+                self._ident = _start_new_thread(self._bootstrap, ())
+        except BaseException:
+            with _active_limbo_lock:
+                _limbo.pop(self, None)
+            record.end()
+            self._record = None
+            raise
+        self._started.set()
+
+    def _bootstrap(self) -> None:
+        record = self._record
+        record.adopt()
+        try:
+            super()._bootstrap()
+        finally:
+            record.end()
+
+    if not _HANDLES:
+
+        def _set_tstate_lock(self) -> None:
+            super()._set_tstate_lock()
+            if not self._daemonic:
+                # The interpreter waits for these at exit: let it do so through the door.
+                with _shutdown_locks_lock:
+                    _shutdown_locks.discard(self._tstate_lock)
+                    _shutdown_locks.add(_ExitLock(self))
+
+        def _stop(self) -> None:
+            if self._tstate_lock is None and not self._is_stopped:
+                # It ended before it could say that it ran.
+                self._is_stopped = True
+                return
+            super()._stop()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, at most ``timeout`` seconds; ``is_alive()`` then tells which it was.
+
+        Raises:
+            RuntimeError: it was not started, or is the calling thread.
+        """
+        record = self._record
+        if record is None or not self._initialized:
+            return super().join(timeout)
+        if self is _active.get(get_ident()):
+            raise RuntimeError("Cannot join current thread" if _HANDLES else "cannot join current thread")
+        if record.join(timeout):
+            self._finish()
+
+    def _finish(self) -> None:
+        """The thread has run; wait for the interpreter to be through with it, which is a matter of microseconds."""
+        if _HANDLES:
+            self._handle.join(None)
+        elif self._tstate_lock is not None:
+            self._wait_for_tstate_lock()
+        else:
+            self._is_stopped = True
+
+    def is_alive(self) -> bool:
+        """Whether the thread has been started and has not ended."""
+        record = self._record
+        if record is None:
+            return super().is_alive()
+        if record.life() != "dead":
+            return True
+        if _HANDLES:
+            return not self._handle.is_done() and super().is_alive()
+        if self._tstate_lock is None:
+            self._is_stopped = True
+        return super().is_alive()
+
+    @property
+    def native_id(self) -> int | None:
+        """The number the operating system knows it by; None before it is started."""
+        if self._native_id is None and self._record is not None:
+            # Started, but not yet running: it will know in a moment.
+            while self._record.life() == "ready":
+                _os.sched_yield()
+            while self._native_id is None and self._record.life() == "running":
+                _os.sched_yield()
+        return self._native_id
+
+
+class _ExitLock:
+    """Stands for a thread among the locks that ``threading._shutdown`` takes one after the other (before 3.13)."""
+
+    def __init__(self, thread: Thread) -> None:
+        self._thread = thread
+
+    def locked(self) -> bool:
+        return not self._thread._is_stopped
+
+    def acquire(self) -> bool:
+        thread = self._thread
+        if thread._record is not None:
+            thread._record.join(None)
+        thread._finish()
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+class Timer(Thread):
+    """Calls a function after a number of seconds, in a thread of its own, unless cancelled before.
+
+    Until it is due, a timer is an entry in a heap that all timers of the process share; the thread is made then. It
+    looks like the thread it will be: ``is_alive``, ``join``, ``daemon``, ``name``. A subclass with a ``run`` of its own
+    has its thread from the start. Follows CPython's ``threading.Timer``.
+    """
+
+    # Most of a Thread is only made when somebody looks (``__getattr__``): a million of these have to be cheap.
+    _initialized = True
+    _ticket = 0
+    _cancelled = False
+    _fired = False
+    _gate: Event | None = None
+
+    def __init__(
+        self,
+        interval: float,
+        function: Callable[..., object],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.interval = interval
+        self.function = function
+        self.args = args if args is not None else []
+        self.kwargs = kwargs if kwargs is not None else {}
+        try:
+            self._daemonic = _active[get_ident()]._daemonic
+        except (KeyError, AttributeError):
+            self._daemonic = _std.current_thread().daemon
+
+    def __getattr__(self, name: str) -> Any:
+        """Makes the rest of the Thread when some of it is looked for."""
+        fields = self.__dict__
+        if name == "finished":
+            event = fields.setdefault("finished", Event())
+            if self._cancelled:
+                event.set()
+            return event
+        if "_started" in fields or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        daemonic = fields.get("_daemonic")
+        super().__init__()
+        if daemonic is not None:
+            self._daemonic = daemonic
+        if self._ticket:
+            self._started.set()
+        return getattr(self, name)
+
+    def start(self) -> None:
+        """Start counting. Never waits.
+
+        Raises:
+            RuntimeError: it was started before.
+        """
+        if self._ticket or self._record is not None:
+            raise RuntimeError("threads can only be started once")
+        if type(self).run is not Timer.run or _exiting:
+            self._started.is_set()  # the whole Thread is needed now
+            return super().start()
+        interval = self.interval
+        if not interval <= TIMEOUT_MAX:
+            if interval > TIMEOUT_MAX:
+                raise OverflowError("timeout value is too large")
+            raise ValueError("Invalid value NaN (not a number)")
+        self._ticket = _raddle.timer_add(self, interval)
+        if "_started" in self.__dict__:
+            self._started.set()
+
+    def cancel(self) -> None:
+        """Stop the timer if it has not called its function yet. Never waits; any thread may call it."""
+        self._cancelled = True
+        if self._ticket:
+            _raddle.timer_cancel(self._ticket)
+        finished = self.__dict__.get("finished")
+        if finished is not None:
+            finished.set()
+        if self._gate is not None:
+            self._gate.set()
+
+    def run(self) -> None:
+        """Wait if it is not due yet, then call the function unless cancelled."""
+        if not self._fired:
+            self.finished.wait(self.interval)
+        if not self.finished.is_set():
+            self.function(*self.args, **self.kwargs)
+        self.finished.set()
+
+    def _fire(self) -> None:
+        """Called by the service thread when the timer is due."""
+        self._fired = True
+        try:
+            if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
+                self._name  # noqa: B018 - makes the Thread
+                super().start()
+        finally:
+            if self._gate is not None:
+                self._gate.set()
+
+    def _waits(self) -> bool:
+        """Whether it is started and neither due nor cancelled."""
+        return self._ticket != 0 and _raddle.timer_is_pending(self._ticket)
+
+    @property
+    def state(self) -> ThreadState:
+        """As ``Thread.state``; a timer that counts is "ready"."""
+        if self._record is None and self._ticket:
+            return ThreadState("ready" if self._waits() else "dead")
+        return _state_of(self)
+
+    def is_alive(self) -> bool:
+        """Whether it has been started, and is neither cancelled nor through with its function."""
+        if self._ticket:
+            if self._waits():
+                return True
+            if self._record is None:
+                # Cancelled, or in the instant between being due and having its thread.
+                return not self._cancelled and not self._fired
+        return super().is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has called its function or was cancelled, at most ``timeout`` seconds."""
+        if self._ticket and self._record is None:
+            if self._gate is None:
+                self._gate = Event()
+            # The gate is there before the look: whoever takes the timer out afterwards opens it.
+            if self._waits() or (not self._fired and not self._cancelled):
+                deadline = None if timeout is None else _monotonic() + timeout
+                if not self._gate.wait(timeout):
+                    return
+                if deadline is not None:
+                    timeout = max(deadline - _monotonic(), 0)
+            if self._record is None:
+                return
+        super().join(timeout)
+
+
+def _monotonic() -> float:
+    import time
+
+    return time.monotonic()
+
+
+def _state_of(thread: _StdThread) -> ThreadState:
+    record = getattr(thread, "_record", None)
+    if record is not None:
+        waiting = record.waiting()
+        life = record.life()
+        return ThreadState("blocked", waiting) if waiting and life == "running" else ThreadState(life)
+    if thread.is_alive():
+        waiting = _raddle.threads().get(thread.ident)
+        return ThreadState("blocked", waiting) if waiting else ThreadState("running")
+    return ThreadState("dead" if thread.ident is not None else "new")
+
+
+def snapshot() -> list[ThreadSnapshot]:
+    """All threads that are alive: their state, what they hold and where they took it, what they wait for.
+
+    Note:
+        Blocks nobody: each thread is looked at for a moment, one after the other, while the others run.
+    """
+    held: dict[int, list[Hold]] = {}
+    for ident, item, site in _raddle.holds():
+        held.setdefault(ident, []).append(Hold(item, site and f"{site[0]}:{site[1]}"))
+    found = []
+    for thread in _std.enumerate():
+        state = _state_of(thread)
+        found.append(
+            ThreadSnapshot(
+                thread.name,
+                thread.ident,
+                thread._native_id,
+                thread.daemon,
+                thread,
+                state,
+                held.get(thread.ident, []),
+                state if state.on is not None or state.kind else None,
+            )
+        )
+    return found
+
+
+def _wait_for_threads() -> None:
+    """Before the interpreter waits for its threads itself: wait for raddle's, timers included, through the door."""
+    global _exiting
+    _exiting = True
+    while True:
+        waited = False
+        for timer in _raddle.timers():
+            if not timer.daemon:
+                waited = True
+                timer.join()
+        if _HANDLES:
+            me = get_ident()
+            for thread in _std.enumerate():
+                record = getattr(thread, "_record", None)
+                if record is not None and not thread.daemon and thread.ident != me and record.life() != "dead":
+                    waited = True
+                    record.join(None)
+        if not waited:
+            break
+    _raddle.timer_cancel_all()
+
+
+if _HANDLES:
+    _std_thread_shutdown = _std._thread_shutdown
+
+    def _thread_shutdown() -> None:
+        try:
+            _wait_for_threads()
+        finally:
+            _std_thread_shutdown()
+
+    _std._thread_shutdown = _thread_shutdown
+else:
+
+    class _TimersLock:
+        """Stands for the timers to come among the locks that ``threading._shutdown`` takes."""
+
+        def locked(self) -> bool:
+            return True
+
+        def acquire(self) -> bool:
+            _wait_for_threads()
+            return True
+
+        def release(self) -> None:
+            pass
+
+    _shutdown_locks.add(_TimersLock())
+
+
+def _after_fork_in_child() -> None:
+    """Only the calling thread is left; it may be any, and is the main thread from now on."""
+    _raddle.after_fork_in_child()
+
+
+_os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _Mirror(_types.ModuleType):
+    """Names that a program may set, and that the standard module's own code reads."""
+
+    @property
+    def excepthook(self) -> Callable[[Any], object]:
+        """Called for an exception that a thread does not catch; setting it sets ``threading.excepthook``."""
+        return _std.excepthook
+
+    @excepthook.setter
+    def excepthook(self, hook: Callable[[Any], object]) -> None:
+        _std.excepthook = hook
+
+
+del globals()["excepthook"]
+_sys.modules[__name__].__class__ = _Mirror
+
+
+def __getattr__(name: str) -> Any:
+    # Private names that real programs read: the standard module's.
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_std, name)
+
+
+_raddle.setup(_os.path.dirname(_os.path.abspath(__file__)) + _os.sep)
+
+# Detection is on wherever raddle's threads are: it is the door that calls it.
+import raddle.deadlock as _deadlock  # noqa: E402, F401

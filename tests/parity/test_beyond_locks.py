@@ -1,0 +1,299 @@
+"""What raddle's locks tell beyond the standard library's: name, owner, waiters, longest wait; and mixing the two."""
+
+import inspect
+import pathlib
+import re
+import threading
+import time
+
+import pytest
+from tools import Crew, assert_matches, in_thread, wait_until
+
+HERE = pathlib.Path(__file__).name
+
+CONSTRUCTORS = {
+    "Lock": (),
+    "RLock": (),
+    "Condition": (),
+    "Semaphore": (),
+    "BoundedSemaphore": (),
+    "Event": (),
+    "Barrier": (2,),
+}
+
+
+def line():
+    """The line of the caller."""
+    return inspect.currentframe().f_back.f_lineno
+
+
+class TestNames:
+    @pytest.mark.parametrize("kind", CONSTRUCTORS)
+    def test_given(self, raddle, kind):
+        thing = getattr(raddle.threading, kind)(*CONSTRUCTORS[kind], name="accounts")
+        assert thing.name == "accounts"
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock"])
+    def test_given_by_position(self, raddle, kind):
+        assert getattr(raddle.threading, kind)("accounts").name == "accounts"
+
+    @pytest.mark.parametrize("kind", CONSTRUCTORS)
+    def test_creation_site(self, raddle, kind):
+        make = getattr(raddle.threading, kind)
+        thing = make(*CONSTRUCTORS[kind]); expected = f"{HERE}:{line()}"  # noqa: E702
+        assert thing.name == expected
+
+    @pytest.mark.parametrize("kind", CONSTRUCTORS)
+    def test_none_means_not_given(self, raddle, kind):
+        make = getattr(raddle.threading, kind)
+        thing = make(*CONSTRUCTORS[kind], name=None); expected = f"{HERE}:{line()}"  # noqa: E702
+        assert thing.name == expected
+
+    @pytest.mark.parametrize("kind", CONSTRUCTORS)
+    def test_must_be_text(self, raddle, kind):
+        with pytest.raises(TypeError):
+            getattr(raddle.threading, kind)(*CONSTRUCTORS[kind], name=5)
+
+    def test_site_is_that_of_the_caller_not_of_the_library(self, raddle):
+        condition = raddle.threading.Condition(); expected = f"{HERE}:{line()}"  # noqa: E702
+        assert expected in repr(condition)
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock"])
+    def test_in_the_repr(self, raddle, kind):
+        make = getattr(raddle.threading, kind)
+        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object 'accounts' .*at 0x[0-9a-f]+>$", repr(make(name="accounts")))
+        lock = make(); expected = f"{HERE}:{line()}"  # noqa: E702
+        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}'", repr(lock))
+
+    def test_names_with_odd_letters(self, raddle):
+        for name in ("", "a b", "it's", "ключ", "锁", "x" * 1000, "a\nb", "\x00"):
+            lock = raddle.threading.Lock(name=name)
+            assert lock.name == name or name == ""
+            assert "\n" not in repr(lock)
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+class TestOwner:
+    @pytest.fixture
+    def lock(self, raddle, kind):
+        return getattr(raddle.threading, kind)(name="L")
+
+    def test_owner(self, lock):
+        assert lock.owner is None
+        with lock:
+            assert lock.owner is threading.current_thread()
+        assert lock.owner is None
+        assert lock.acquire(False)
+        assert lock.owner is threading.current_thread()
+        lock.release()
+        assert lock.owner is None
+
+    @pytest.mark.parametrize("whose", ["stdlib", "raddle"])
+    def test_owner_in_another_thread(self, raddle, lock, whose):
+        taken, gate = threading.Event(), threading.Event()
+
+        def work():
+            with lock:
+                taken.set()
+                gate.wait()
+
+        thread_type = threading.Thread if whose == "stdlib" else raddle.threading.Thread
+        with Crew(work, thread=thread_type) as crew:
+            taken.wait()
+            assert lock.owner is crew.threads[0]
+            assert_matches(r"^<locked .* owner='crew-0' ", repr(lock))
+            gate.set()
+        assert lock.owner is None
+
+    def test_owner_after_a_handover(self, lock):
+        owners = []
+
+        def work():
+            with lock:
+                owners.append(lock.owner)
+
+        lock.acquire()
+        with Crew(work) as crew:
+            crew.wait_until_blocked()
+            lock.release()
+        assert owners == crew.threads
+
+    def test_owner_is_read_only(self, lock):
+        for name in ("owner", "waiters", "longest_wait"):
+            with pytest.raises(AttributeError):
+                setattr(lock, name, None)
+
+    def test_waiters(self, lock):
+        assert lock.waiters == 0
+        lock.acquire()
+        assert lock.waiters == 0
+        with Crew(lambda: lock.acquire() and lock.release(), 3) as crew:
+            crew.wait_until_blocked()
+            assert lock.waiters == 3
+            assert_matches(r" waiters=3 ", repr(lock))
+            lock.release()
+        assert lock.waiters == 0
+
+    def test_timed_out_waiter_is_not_counted(self, lock):
+        lock.acquire()
+        in_thread(lock.acquire, True, 0.01)
+        assert lock.waiters == 0
+        lock.release()
+
+    def test_longest_wait(self, lock):
+        assert lock.longest_wait == 0
+        with lock:
+            pass
+        assert lock.longest_wait == 0
+        lock.acquire()
+        assert in_thread(lock.acquire, True, 0.05) is False
+        longest = lock.longest_wait
+        assert 0.04 <= longest < 10
+        in_thread(lock.acquire, True, 0.005)
+        assert lock.longest_wait >= longest
+        lock.release()
+        assert lock.longest_wait >= longest
+
+    def test_longest_wait_of_one_who_waits_now(self, lock):
+        lock.acquire()
+        with Crew(lambda: lock.acquire() and lock.release()) as crew:
+            crew.wait_until_blocked()
+            first = lock.longest_wait
+            wait_until(lambda: lock.longest_wait > first + 0.01, "the wait has grown")
+            assert_matches(r" longest_wait=\d+\.\d+s at 0x", repr(lock))
+            lock.release()
+
+
+class TestWaiters:
+    def test_semaphore(self, raddle):
+        semaphore = raddle.threading.Semaphore(0, name="S")
+        with Crew(semaphore.acquire, 2) as crew:
+            crew.wait_until_blocked()
+            assert semaphore.waiters == 2
+            semaphore.release(2)
+        assert semaphore.waiters == 0
+        assert semaphore.longest_wait > 0
+
+    def test_event(self, raddle):
+        event = raddle.threading.Event(name="E")
+        with Crew(event.wait, 2) as crew:
+            crew.wait_until_blocked()
+            assert event.waiters == 2
+            event.set()
+        assert event.waiters == 0
+        assert event.longest_wait > 0
+
+    def test_condition(self, raddle):
+        condition = raddle.threading.Condition(name="C")
+
+        def work():
+            with condition:
+                condition.wait()
+
+        with Crew(work, 2) as crew:
+            crew.wait_until_blocked()
+            assert condition.waiters == 2
+            with condition:
+                condition.notify_all()
+        assert condition.waiters == 0
+
+    def test_barrier(self, raddle):
+        barrier = raddle.threading.Barrier(3, name="B")
+        with Crew(barrier.wait, 2) as crew:
+            crew.wait_until_blocked()
+            assert barrier.waiters == 2
+            barrier.wait()
+        assert barrier.waiters == 0
+
+    def test_rlock_count_in_the_repr(self, raddle):
+        lock = raddle.threading.RLock(name="R")
+        with lock, lock, lock:
+            assert_matches(r"^<locked raddle\.threading\.RLock object 'R' owner='MainThread' count=3 ", repr(lock))
+
+
+class TestTypes:
+    def test_lock_and_rlock_are_types(self, raddle):
+        for kind in ("Lock", "RLock"):
+            cls = getattr(raddle.threading, kind)
+            assert isinstance(cls, type)
+            assert isinstance(cls(), cls)
+            assert cls.__module__ == "raddle.threading"
+            assert cls.__qualname__ == kind
+
+    def test_annotations(self, raddle):
+        for kind in CONSTRUCTORS:
+            assert (getattr(raddle.threading, kind) | None).__args__
+
+    def test_modules_of_the_classes(self, raddle):
+        for kind in (*CONSTRUCTORS, "Thread", "Timer"):
+            assert getattr(raddle.threading, kind).__module__ in ("raddle.threading", "threading"), kind
+        for kind in ("Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"):
+            assert getattr(raddle.queue, kind).__module__ in ("raddle.queue", "queue"), kind
+
+
+class TestMixed:
+    """raddle's objects inside the standard library's, and the other way round."""
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock"])
+    def test_standard_condition_over_our_lock(self, raddle, kind):
+        condition = threading.Condition(getattr(raddle.threading, kind)())
+        self.check(condition)
+
+    @pytest.mark.parametrize("kind", ["Lock", "RLock", "_PyRLock"])
+    def test_our_condition_over_a_standard_lock(self, raddle, kind):
+        condition = raddle.threading.Condition(getattr(threading, kind)())
+        self.check(condition)
+
+    def check(self, condition):
+        def work():
+            with condition:
+                return condition.wait(20)
+
+        with Crew(work, 3) as crew:
+            crew.wait_until_blocked()
+            with condition:
+                condition.notify(1)
+            crew.wait_finished(1)
+            with condition:
+                condition.notify_all()
+        assert crew.results == [True] * 3
+        with condition:
+            assert condition.wait(0.01) is False
+
+    def test_both_over_one_lock(self, raddle):
+        lock = raddle.threading.Lock()
+        ours, theirs = raddle.threading.Condition(lock), threading.Condition(lock)
+        log = []
+
+        def work():
+            with theirs:
+                theirs.wait(20)
+                log.append("woken")
+                ours.notify()
+
+        with Crew(work) as crew:
+            crew.wait_until_blocked()
+            with ours:
+                theirs.notify()
+                assert ours.wait(20)
+        assert log == ["woken"]
+
+    def test_in_standard_pools(self, raddle):
+        from concurrent.futures import ThreadPoolExecutor
+
+        lock, total = raddle.threading.Lock(), 0
+
+        def work(number):
+            nonlocal total
+            with lock:
+                total += number
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(1000)))
+        assert total == sum(range(1000))
+
+    def test_lock_times_are_monotonic_seconds(self, raddle):
+        event = raddle.threading.Event()
+        before = time.monotonic()
+        event.wait(0.02)
+        assert event.longest_wait <= time.monotonic() - before + 0.001

@@ -1,0 +1,157 @@
+"""scheduler.every: periodic events without drift; and cancelling in a large heap."""
+
+import time
+
+import pytest
+from test_sched import Clock
+from tools import Stopwatch
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def scheduler(raddle, clock):
+    return raddle.sched.scheduler(clock.time, clock.sleep)
+
+
+class TestEvery:
+    def test_period(self, clock, scheduler):
+        log = []
+
+        def tick():
+            log.append(clock.now)
+            if len(log) == 5:
+                handle.cancel()
+
+        handle = scheduler.every(10, tick)
+        scheduler.run()
+        assert log == [10, 20, 30, 40, 50]
+        assert scheduler.empty()
+
+    def test_does_not_drift(self, clock, scheduler):
+        log = []
+
+        def tick():
+            log.append(clock.now)
+            clock.now += 3
+            if len(log) == 5:
+                handle.cancel()
+
+        handle = scheduler.every(10, tick)
+        scheduler.run()
+        assert log == [10, 20, 30, 40, 50]
+
+    def test_start(self, clock, scheduler):
+        log = []
+
+        def tick():
+            log.append(clock.now)
+            if len(log) == 3:
+                handle.cancel()
+
+        handle = scheduler.every(10, tick, start=5)
+        scheduler.run()
+        assert log == [5, 15, 25]
+
+    def test_arguments(self, scheduler):
+        log = []
+
+        def tick(*args, **kwargs):
+            log.append((args, kwargs))
+            handle.cancel()
+
+        handle = scheduler.every(1, tick, (1, 2), {"a": 3})
+        scheduler.run()
+        assert log == [((1, 2), {"a": 3})]
+
+    def test_priority(self, scheduler):
+        log = []
+
+        def tick(name):
+            log.append(name)
+            if len(log) >= 4:
+                first.cancel()
+                second.cancel()
+
+        second = scheduler.every(1, tick, ("second",), priority=2)
+        first = scheduler.every(1, tick, ("first",), priority=1)
+        scheduler.run()
+        assert log == ["first", "second", "first", "second"]
+
+    def test_among_single_events(self, clock, scheduler):
+        log = []
+        handle = scheduler.every(10, log.append, ("tick",))
+        scheduler.enter(15, 1, log.append, ("single",))
+        scheduler.enter(35, 1, handle.cancel)
+        scheduler.run()
+        assert log == ["tick", "single", "tick", "tick"]
+
+    def test_cancel_before_the_first(self, scheduler):
+        log = []
+        handle = scheduler.every(10, log.append, (1,))
+        handle.cancel()
+        scheduler.run()
+        assert log == []
+        assert scheduler.empty()
+
+    def test_action_that_raises_does_not_end_the_series(self, clock, scheduler):
+        log = []
+
+        def tick():
+            log.append(clock.now)
+            if len(log) == 1:
+                raise ZeroDivisionError
+            handle.cancel()
+
+        handle = scheduler.every(10, tick)
+        with pytest.raises(ZeroDivisionError):
+            scheduler.run()
+        scheduler.run()
+        assert log == [10, 20]
+
+    def test_shows_in_the_queue(self, scheduler):
+        handle = scheduler.every(10, print)
+        (event,) = scheduler.queue
+        assert event.time == 10
+        handle.cancel()
+        assert scheduler.queue == []
+
+    @pytest.mark.parametrize("interval", [0, -1, -0.5])
+    def test_interval_must_be_positive(self, scheduler, interval):
+        with pytest.raises(ValueError):
+            scheduler.every(interval, print)
+        assert scheduler.empty()
+
+    def test_real_time(self, raddle):
+        log = []
+        scheduler = raddle.sched.scheduler()
+        start = time.monotonic()
+
+        def tick():
+            log.append(time.monotonic() - start)
+            if len(log) == 10:
+                handle.cancel()
+
+        handle = scheduler.every(0.01, tick)
+        scheduler.run()
+        assert len(log) == 10
+        for number, took in enumerate(log, 1):
+            assert took >= 0.01 * number - 0.002
+
+
+class TestCancel:
+    def test_cost_does_not_grow_with_the_heap(self, raddle):
+        def cost(size):
+            scheduler = raddle.sched.scheduler()
+            events = [scheduler.enterabs(i, 1, print) for i in range(size)]
+            with Stopwatch() as watch:
+                for event in events[size // 2 : size // 2 + 500]:
+                    scheduler.cancel(event)
+            return watch.seconds
+
+        small = min(cost(1_000) for _ in range(3))
+        large = min(cost(100_000) for _ in range(3))
+        assert large < small * 20 + 0.01
