@@ -89,5 +89,5 @@ print("with detection:", len(refused), "thread got a DeadlockError,", len(meals)
 print("the report is proven:", found.proven)
 for party in sorted(found.parties, key=lambda party: party.thread_name):
     held = ", ".join(hold.object.name for hold in party.holds)
-    print(f"  {party.thread_name} held the {held} and waited for the {party.waits_for.on.name}")
+    print(f"  {party.thread_name} held the {held} and waited for the {party.waits_for.name}")
 print("it says where, and what to do:", "ch08_deadlock.py" in str(found), bool(found.advice))

@@ -224,6 +224,12 @@ def assert_matches(pattern, text):
 # Child processes
 
 
+def child_environment(extra=None):
+    """The environment of a child: it finds this module, and writes without a buffer."""
+    path = os.pathsep.join(filter(None, [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
 def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.DEVNULL):
     """Runs a program text in a fresh interpreter; returns a CompletedProcess with text output.
 
@@ -236,7 +242,7 @@ def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+        env=child_environment(env),
     )
     try:
         out, err = child.communicate(timeout=DEADLINE if timeout is None else timeout)

@@ -25,6 +25,9 @@ for thread in threads:
 print("end", flush=True)
 """
 
+#: Where the locks are taken, as tracebacks write it.
+LINES = ('app.py", line 5', 'app.py", line 7')
+
 DEADLOCK_OF_MAIN = DEADLOCK.replace(
     "    thread.start()\n",
     "    thread.start() if thread.name == 'one' else work(right, left)\n",
@@ -54,7 +57,7 @@ class TestDeadlock:
         ended = raddle_run(*options, "app.py", cwd=app(DEADLOCK))
         assert (ended.code, ended.out) == (0, "both\nend\n"), ended.err
         assert "DeadlockError" in ended.err and "Exception in thread" in ended.err
-        for word in ("one", "two", "app.py:5", "app.py:7"):
+        for word in ("one", "two", *LINES):
             assert word in ended.err
 
     def test_raise_in_a_thread_or_in_the_main_thread(self, app):
@@ -71,18 +74,18 @@ class TestDeadlock:
         command = command_line("--on-deadlock", "report", "--report", "hang.txt", "app.py", under=RADDLE_RUN)
         with Talk(command, cwd=folder) as talk:
             report = folder / "hang.txt"
-            wait_until(lambda: report.exists() and "app.py:7" in report.read_text(), "the report is written")
+            wait_until(lambda: report.exists() and LINES[1] in report.read_text(), "the report is written")
             assert talk.process.poll() is None
             talk.process.send_signal(signal.SIGTERM)
             ended = talk.end()
         assert (ended.code, ended.out) == (-signal.SIGTERM, "")
-        assert "DeadlockError" not in ended.err and "app.py:7" not in ended.err
+        assert "DeadlockError" not in ended.err and LINES[1] not in ended.err
 
     def test_report_file_belongs_to_the_folder_of_the_start(self, app):
         """A program may go elsewhere."""
         folder = app("import os\nos.chdir('/')\n" + DEADLOCK)
         assert raddle_run("--report", "hang.txt", "app.py", cwd=folder).code == 0
-        assert "app.py:9" in (folder / "hang.txt").read_text()
+        assert 'app.py", line 9' in (folder / "hang.txt").read_text()
 
     @pytest.mark.signals
     def test_interrupt(self, app):
@@ -91,7 +94,7 @@ class TestDeadlock:
         command = command_line("--on-deadlock", "report", "--report", "hang.txt", "app.py", under=RADDLE_RUN)
         with Talk(command, cwd=folder) as talk:
             report = folder / "hang.txt"
-            wait_until(lambda: report.exists() and "app.py:7" in report.read_text(), "the report is written")
+            wait_until(lambda: report.exists() and LINES[1] in report.read_text(), "the report is written")
             talk.process.send_signal(signal.SIGINT)
             ended = talk.end()
         assert ended.code == -signal.SIGINT, ended
@@ -102,7 +105,7 @@ class TestStall:
     def test_exit(self, app):
         ended = raddle_run("--on-stall", "exit", "app.py", cwd=app(STALL))
         assert (ended.code, ended.out) == (75, "begin\n"), ended.err
-        assert "stall" in ended.err.lower() and "MainThread" in ended.err and "app.py:3" in ended.err
+        assert "stall" in ended.err.lower() and "MainThread" in ended.err and 'app.py", line 3' in ended.err
 
     @pytest.mark.parametrize("options", [[], ["--on-stall", "report"]], ids=" ".join)
     def test_report(self, options, app):
@@ -111,7 +114,7 @@ class TestStall:
         with Talk(command, cwd=folder) as talk:
             talk.wait_for("begin")
             report = folder / "hang.txt"
-            wait_until(lambda: report.exists() and "app.py:3" in report.read_text(), "the report is written")
+            wait_until(lambda: report.exists() and 'app.py", line 3' in report.read_text(), "the report is written")
             assert talk.process.poll() is None
             talk.process.kill()
             ended = talk.end()

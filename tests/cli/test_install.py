@@ -55,9 +55,9 @@ def test_names_are_the_mirror_s(module):
     check_child(
         f"""
 import {module} as standard, raddle
+import raddle.{module} as mirror
 before = dict(vars(standard))
 done = raddle.install()
-import raddle.{module} as mirror
 for name in {MUST[module]}:
     assert getattr(standard, name) is not before[name], name
     assert getattr(standard, name) is getattr(mirror, name.replace("_CRLock", "RLock")), name
@@ -150,6 +150,7 @@ class TestUninstall:
         check_child(
             """
 import threading, queue, sched, raddle
+raddle.threading, raddle.queue, raddle.sched
 modules = (threading, queue, sched)
 before = [dict(vars(m)) for m in modules]
 bases = [c.__bases__ for c in (threading._MainThread, threading._DummyThread)]
@@ -445,9 +446,9 @@ def test_failure_leaves_everything_as_it_was():
     done = run_child(
         """
 import sys, threading, queue
+import raddle.threading
 before = dict(vars(threading)), dict(vars(queue))
 sys.modules["raddle.sched"] = None
-import raddle
 try:
     raddle.install()
 except ImportError as error:

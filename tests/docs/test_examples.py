@@ -161,10 +161,10 @@ def test_says_what_it_shows_and_how_to_run_it(name):
 
 
 def place(name, code):
-    """`file:line` of the only line that reads so."""
+    """File and line of the only line that reads so, as tracebacks write it."""
     source = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
     (number,) = [n for n, line in enumerate(source, 1) if line.strip() == code]
-    return f"{name}:{number}"
+    return f'{name}", line {number}'
 
 
 def test_tour_deadlock():

@@ -14,6 +14,7 @@ mod gil;
 mod lock;
 mod native;
 mod observe;
+mod queue;
 mod semaphore;
 mod site;
 mod thread;
@@ -43,6 +44,7 @@ mod _raddle {
         types::add::<raddle::sync::Event>(module, Slot::Event)?;
         types::add::<barrier::PyBarrier>(module, Slot::Barrier)?;
         types::add::<thread::PyRecord>(module, Slot::ThreadRecord)?;
+        queue::add(module)?;
         Ok(())
     }
 
@@ -133,5 +135,11 @@ mod _raddle {
     #[pyfunction]
     fn timer_cancel_all(py: Python<'_>) {
         timer::cancel_all(py);
+    }
+
+    /// Says which exceptions queues raise, and which module serves open ones.
+    #[pyfunction]
+    fn set_queue_names(empty: Py<PyAny>, full: Py<PyAny>, shut_down: Py<PyAny>, open: Py<PyModule>) {
+        queue::set_names(empty, full, shut_down, open);
     }
 }

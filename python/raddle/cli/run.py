@@ -93,18 +93,12 @@ def run(options: Options) -> int:
 
 
 def _install(options: Options) -> None:
-    report = None
-    if options.report is not None:
-        # Absolute, since the program may change folders; opened now, so that a mistake is seen before anything runs.
-        report = os.path.abspath(options.report)
-        try:
-            open(report, "a").close()
-        except OSError as error:
-            raise Refused(f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR) from None
     try:
         from raddle import deadlock, install
 
-        deadlock.enable(on_deadlock=options.on_deadlock, on_stall=options.on_stall, sites=True, report=report)
+        deadlock.enable(
+            on_deadlock=options.on_deadlock, on_stall=options.on_stall, sites=True, report=options.report
+        )
         done = install()
     except ImportError as error:
         raise Refused(
@@ -112,6 +106,8 @@ def _install(options: Options) -> None:
             f"Install raddle for this interpreter: {sys.executable} -m pip install --force-reinstall raddle",
             FAILED,
         ) from None
+    except OSError as error:
+        raise Refused(f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR) from None
     if options.explain:
         sys.stderr.write(_explanation(done.replaced, done.missed))
 

@@ -7,7 +7,7 @@
 pub mod heap;
 mod users;
 
-pub use heap::VersionedHeap;
+pub use heap::{PopPlan, PushPlan, Step, VersionedHeap};
 
 use crate::park::{Alone, Deadline, Host, Key, Parking, Signal, Stop};
 use crate::primitive::{AtomicU32, AtomicUsize, Ordering, Spin, const_unless_loom, thread_token};
@@ -34,6 +34,8 @@ pub enum PushError<T> {
     Full(T),
     /// The queue is shut down.
     Closed(T),
+    /// The queue is sealed: its items have gone elsewhere.
+    Sealed(T),
     /// The host ended the wait.
     Interrupted(T),
 }
@@ -43,6 +45,7 @@ impl<T> fmt::Debug for PushError<T> {
         f.write_str(match self {
             PushError::Full(_) => "Full(..)",
             PushError::Closed(_) => "Closed(..)",
+            PushError::Sealed(_) => "Sealed(..)",
             PushError::Interrupted(_) => "Interrupted(..)",
         })
     }
@@ -53,6 +56,7 @@ impl<T> fmt::Display for PushError<T> {
         f.write_str(match self {
             PushError::Full(_) => "the queue is full",
             PushError::Closed(_) => "the queue is shut down",
+            PushError::Sealed(_) => "the queue is sealed",
             PushError::Interrupted(_) => "the wait for room was interrupted",
         })
     }
@@ -67,6 +71,8 @@ pub enum PopError {
     Empty,
     /// The queue is shut down and empty.
     Closed,
+    /// The queue is sealed: its items have gone elsewhere.
+    Sealed,
     /// The host ended the wait.
     Interrupted,
 }
@@ -76,6 +82,7 @@ impl fmt::Display for PopError {
         f.write_str(match self {
             PopError::Empty => "the queue is empty",
             PopError::Closed => "the queue is shut down",
+            PopError::Sealed => "the queue is sealed",
             PopError::Interrupted => "the wait for an item was interrupted",
         })
     }
@@ -109,17 +116,61 @@ impl<T> Store<T> {
     }
 }
 
+/// Whether a queue takes and gives items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Gives what it has, takes nothing.
+    Closed,
+    /// Does neither.
+    Sealed,
+}
+
 /// What the queue's lock guards.
 #[derive(Debug)]
 struct Inner<T> {
     store: Store<T>,
-    closed: bool,
+    phase: Phase,
     /// Waiters enrolled and not retired: while there are none, nobody is told.
     getters: usize,
     putters: usize,
     /// Items put and not yet reported done.
     unfinished: usize,
     joiners: usize,
+}
+
+impl<T> Inner<T> {
+    /// Whether an item may be put now.
+    #[inline]
+    fn admits(&self, capacity: usize) -> Result<(), PushError<()>> {
+        match self.phase {
+            Phase::Open if capacity > 0 && self.store.len() >= capacity => Err(PushError::Full(())),
+            Phase::Open => Ok(()),
+            Phase::Closed => Err(PushError::Closed(())),
+            Phase::Sealed => Err(PushError::Sealed(())),
+        }
+    }
+
+    /// What it means that there is no item.
+    fn emptiness(&self) -> PopError {
+        match self.phase {
+            Phase::Open => PopError::Empty,
+            Phase::Closed => PopError::Closed,
+            Phase::Sealed => PopError::Sealed,
+        }
+    }
+}
+
+impl PushError<()> {
+    /// The same reason, with the item.
+    pub fn with<T>(self, item: T) -> PushError<T> {
+        match self {
+            PushError::Full(()) => PushError::Full(item),
+            PushError::Closed(()) => PushError::Closed(item),
+            PushError::Sealed(()) => PushError::Sealed(item),
+            PushError::Interrupted(()) => PushError::Interrupted(item),
+        }
+    }
 }
 
 /// See the module.
@@ -150,7 +201,7 @@ impl<T: Send> Queue<T> {
         /// A queue over this store; `capacity` 0 is no limit.
         pub fn with_store(store: Store<T>, capacity: usize) -> Self {
             Self {
-                inner: Spin::new(Inner { store, closed: false, getters: 0, putters: 0, unfinished: 0, joiners: 0 }),
+                inner: Spin::new(Inner { store, phase: Phase::Open, getters: 0, putters: 0, unfinished: 0, joiners: 0 }),
                 capacity: AtomicUsize::new(capacity),
                 items: Signal::new(),
                 room: Signal::new(),
@@ -207,7 +258,7 @@ impl<T: Send> Queue<T> {
     /// The item, if the queue is full or shut down.
     ///
     /// # Panics
-    /// If the store is a heap, which needs a comparison: see [`Queue::with_heap`].
+    /// If the store is a heap, which needs comparisons: see [`Queue::step_push`].
     #[inline]
     pub fn try_push(&self, item: T) -> Result<(), PushError<T>> {
         self.try_push_as(thread_token(), item)
@@ -220,16 +271,12 @@ impl<T: Send> Queue<T> {
     #[inline]
     pub fn try_push_as(&self, me: usize, item: T) -> Result<(), PushError<T>> {
         let mut inner = self.inner.lock();
-        if inner.closed {
-            return Err(PushError::Closed(item));
-        }
-        let capacity = self.capacity();
-        if capacity > 0 && inner.store.len() >= capacity {
-            return Err(PushError::Full(item));
+        if let Err(refused) = inner.admits(self.capacity()) {
+            return Err(refused.with(item));
         }
         match &mut inner.store {
             Store::Line(line, _) => line.push_back(item),
-            Store::Heap(_) => unreachable!("a heap is pushed to through with_heap"),
+            Store::Heap(_) => unreachable!("a heap is pushed to in steps"),
         }
         inner.unfinished += 1;
         let waited_for = inner.getters > 0;
@@ -260,10 +307,10 @@ impl<T: Send> Queue<T> {
         let item = match &mut inner.store {
             Store::Line(line, Order::Fifo) => line.pop_front(),
             Store::Line(line, Order::Lifo) => line.pop_back(),
-            Store::Heap(_) => unreachable!("a heap is popped through with_heap"),
+            Store::Heap(_) => unreachable!("a heap is popped from in steps"),
         };
         let Some(item) = item else {
-            return Err(if inner.closed { PopError::Closed } else { PopError::Empty });
+            return Err(inner.emptiness());
         };
         let waited_for = inner.putters > 0;
         drop(inner);
@@ -287,10 +334,10 @@ impl<T: Send> Queue<T> {
                 let at = line.len() - count;
                 line.drain(at..).rev().collect()
             }
-            Store::Heap(_) => unreachable!("a heap is popped through with_heap"),
+            Store::Heap(_) => unreachable!("a heap is popped from in steps"),
         };
         if taken.is_empty() && most > 0 {
-            return Err(if inner.closed { PopError::Closed } else { PopError::Empty });
+            return Err(inner.emptiness());
         }
         let waited_for = inner.putters > 0;
         drop(inner);
@@ -301,52 +348,57 @@ impl<T: Send> Queue<T> {
         Ok(taken)
     }
 
-    /// Runs `change` on a heap store under the lock, for the stepwise comparison of [`VersionedHeap`].
-    ///
-    /// `None` if the store is no heap. Nothing foreign may run in `change`.
-    pub fn with_heap<R>(&self, change: impl FnOnce(&mut VersionedHeap<T>) -> R) -> Option<R> {
-        match &mut self.inner.lock().store {
-            Store::Heap(heap) => Some(change(heap)),
-            Store::Line(..) => None,
-        }
-    }
-
-    /// Whether an item could be put now: an error says why not.
+    /// One step of putting an item into a heap store: a comparison for the caller to make without any lock,
+    /// or done. See [`VersionedHeap::step_push`].
     ///
     /// # Errors
-    /// `Full(())` or `Closed(())`.
-    pub fn check_room(&self) -> Result<(), PushError<()>> {
-        let inner = self.inner.lock();
-        let capacity = self.capacity();
-        if inner.closed {
-            Err(PushError::Closed(()))
-        } else if capacity > 0 && inner.store.len() >= capacity {
-            Err(PushError::Full(()))
-        } else {
-            Ok(())
+    /// The queue does not take the item now; the plan still has it.
+    pub fn step_push(&self, me: usize, plan: &mut PushPlan<T>) -> Result<Step<T, ()>, PushError<()>>
+    where
+        T: Clone,
+    {
+        let mut inner = self.inner.lock();
+        inner.admits(self.capacity())?;
+        let Store::Heap(heap) = &mut inner.store else { unreachable!("only a heap is pushed to in steps") };
+        let step = heap.step_push(plan);
+        if matches!(step, Step::Compare(..)) {
+            return Ok(step);
         }
-    }
-
-    /// Accounts for an item put through [`with_heap`](Self::with_heap).
-    pub fn after_push(&self, me: usize) {
-        let waited_for = {
-            let mut inner = self.inner.lock();
-            inner.unfinished += 1;
-            inner.getters > 0
-        };
+        inner.unfinished += 1;
+        let waited_for = inner.getters > 0;
+        drop(inner);
         self.producers.note(me);
         if waited_for {
             self.items.notify_one();
         }
+        Ok(step)
     }
 
-    /// Accounts for an item taken through [`with_heap`](Self::with_heap).
-    pub fn after_pop(&self, me: usize) {
-        let waited_for = self.inner.lock().putters > 0;
+    /// One step of taking the smallest item out of a heap store. See [`VersionedHeap::step_pop`].
+    ///
+    /// # Errors
+    /// There is no item.
+    pub fn step_pop(&self, me: usize, plan: &mut PopPlan) -> Result<Step<T, T>, PopError>
+    where
+        T: Clone,
+    {
+        let mut inner = self.inner.lock();
+        if inner.store.is_empty() {
+            return Err(inner.emptiness());
+        }
+        let Store::Heap(heap) = &mut inner.store else { unreachable!("only a heap is popped from in steps") };
+        let item = match heap.step_pop(plan) {
+            Step::Compare(a, b) => return Ok(Step::Compare(a, b)),
+            Step::Done(Some(item)) => item,
+            Step::Done(None) => return Err(inner.emptiness()),
+        };
+        let waited_for = inner.putters > 0;
+        drop(inner);
         self.consumers.note(me);
         if waited_for {
             self.room.notify_one();
         }
+        Ok(Step::Done(item))
     }
 
     /// Announces a wait for an item; what it gives is for [`wait_item`](Self::wait_item).
@@ -532,10 +584,10 @@ impl<T: Send> Queue<T> {
         true
     }
 
-    /// Announces a wait for the last `task_done`; `None` if there is nothing to wait for.
+    /// Announces a wait for the last `task_done`; `None` if there is nothing to wait for (any more).
     pub fn enroll_joiner(&self) -> Option<Key> {
         let mut inner = self.inner.lock();
-        if inner.unfinished == 0 {
+        if inner.unfinished == 0 || inner.phase == Phase::Sealed {
             return None;
         }
         inner.joiners += 1;
@@ -565,14 +617,17 @@ impl<T: Send> Queue<T> {
     /// Whether it is shut down.
     #[inline]
     pub fn is_closed(&self) -> bool {
-        self.inner.lock().closed
+        self.inner.lock().phase == Phase::Closed
     }
 
     /// Shuts it down: nothing can be put any more, and whoever waits is told. What is in it can still be
     /// taken, unless `immediate`: then it is given back here, and counts as done.
     pub fn close(&self, immediate: bool) -> Vec<T> {
         let mut inner = self.inner.lock();
-        inner.closed = true;
+        if inner.phase == Phase::Sealed {
+            return Vec::new();
+        }
+        inner.phase = Phase::Closed;
         let dropped: Vec<T> = if immediate {
             match &mut inner.store {
                 Store::Line(line, _) => line.drain(..).collect(),
@@ -589,12 +644,36 @@ impl<T: Send> Queue<T> {
         dropped
     }
 
-    /// Takes everything out, in storage order, without accounting: for a host that keeps the items from now on.
-    pub fn drain(&self) -> Vec<T> {
-        match &mut self.inner.lock().store {
+    /// Hands over everything, in storage order, for good: from now on it neither takes nor gives items, and
+    /// whoever waits is told. Also how many are unfinished, and whether it was shut down.
+    pub fn seal(&self) -> (Vec<T>, usize, bool) {
+        let mut inner = self.inner.lock();
+        let closed = inner.phase == Phase::Closed;
+        inner.phase = Phase::Sealed;
+        let items = match &mut inner.store {
             Store::Line(line, _) => line.drain(..).collect(),
             Store::Heap(heap) => heap.take_all(),
-        }
+        };
+        let unfinished = inner.unfinished;
+        drop(inner);
+        self.items.notify_all();
+        self.room.notify_all();
+        self.done.notify_all();
+        (items, unfinished, closed)
+    }
+
+    /// Whether it is sealed.
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.inner.lock().phase == Phase::Sealed
+    }
+
+    /// Whether an item could be put now: an error says why not.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn check_room(&self) -> Result<(), PushError<()>> {
+        self.inner.lock().admits(self.capacity())
     }
 
     /// Calls `look` for every item, under the lock: nothing foreign may run in it.

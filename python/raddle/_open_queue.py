@@ -1,0 +1,153 @@
+"""Queues that a program reaches into: the standard library's algorithm, over raddle's lock and conditions.
+
+A queue is opened when a program reads ``queue``, ``mutex`` or a condition of it, or when a subclass overrides ``_init``,
+``_put``, ``_get`` or ``_qsize``. From then on its items are in ``self.queue``, a deque or a list that the program may
+change while it holds ``self.mutex``, and each call ends up here. The functions are called by the extension.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from time import monotonic
+from typing import Any
+
+from raddle import _raddle
+
+
+def _errors() -> Any:
+    from raddle import queue
+
+    return queue
+
+
+def _parts(self: Any) -> dict[str, Any]:
+    """Gives the queue its lock, conditions and counts."""
+    fields: dict[str, Any] = self.__dict__
+    mutex = _raddle.Lock(name=f"{type(self).__name__}.mutex")
+    fields["mutex"] = mutex
+    fields["not_empty"] = _raddle.Condition(mutex)
+    fields["not_full"] = _raddle.Condition(mutex)
+    fields["all_tasks_done"] = _raddle.Condition(mutex)
+    fields["unfinished_tasks"] = 0
+    fields["is_shutdown"] = False
+    return fields
+
+
+def init(self: Any, maxsize: Any) -> None:
+    """``__init__`` of a subclass with hooks of its own."""
+    _parts(self)
+    self._init(maxsize)
+
+
+def open_queue(self: Any, items: list[Any], unfinished: int, is_shutdown: bool) -> None:
+    """Takes over the items of a queue that was not open so far."""
+    fields = _parts(self)
+    fields["unfinished_tasks"] = unfinished
+    fields["is_shutdown"] = is_shutdown
+    hook_init(self, 0)
+    if isinstance(self, _raddle.PriorityQueue):
+        heapify(items)
+    self.queue.extend(items)
+
+
+def hook_init(self: Any, maxsize: Any) -> None:
+    self.queue = [] if isinstance(self, (_raddle.LifoQueue, _raddle.PriorityQueue)) else deque()
+
+
+def hook_put(self: Any, item: Any) -> None:
+    if isinstance(self, _raddle.PriorityQueue):
+        heappush(self.queue, item)
+    else:
+        self.queue.append(item)
+
+
+def hook_get(self: Any) -> Any:
+    if isinstance(self, _raddle.PriorityQueue):
+        return heappop(self.queue)
+    if isinstance(self, _raddle.LifoQueue):
+        return self.queue.pop()
+    return self.queue.popleft()
+
+
+def hook_qsize(self: Any) -> int:
+    return len(self.queue)
+
+
+def put(self: Any, item: Any, block: bool, timeout: float | None) -> None:
+    errors = _errors()
+    with self.not_full:
+        if self.is_shutdown:
+            raise errors.ShutDown
+        if self.maxsize > 0:
+            deadline = None if timeout is None else monotonic() + timeout
+            while self._qsize() >= self.maxsize:
+                remaining = None if deadline is None else deadline - monotonic()
+                if not block or (remaining is not None and remaining <= 0.0):
+                    raise errors.Full
+                self.not_full.wait(remaining)
+                if self.is_shutdown:
+                    raise errors.ShutDown
+        self._put(item)
+        self.unfinished_tasks += 1
+        self.not_empty.notify()
+
+
+def get(self: Any, block: bool, timeout: float | None) -> Any:
+    errors = _errors()
+    with self.not_empty:
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._qsize():
+            if self.is_shutdown:
+                raise errors.ShutDown
+            remaining = None if deadline is None else deadline - monotonic()
+            if not block or (remaining is not None and remaining <= 0.0):
+                raise errors.Empty
+            self.not_empty.wait(remaining)
+        item = self._get()
+        self.not_full.notify()
+        return item
+
+
+def task_done(self: Any) -> None:
+    with self.all_tasks_done:
+        unfinished = self.unfinished_tasks - 1
+        if unfinished < 0:
+            raise ValueError("task_done() called too many times")
+        self.unfinished_tasks = unfinished
+        if unfinished == 0:
+            self.all_tasks_done.notify_all()
+
+
+def join(self: Any) -> None:
+    with self.all_tasks_done:
+        while self.unfinished_tasks:
+            self.all_tasks_done.wait()
+
+
+def qsize(self: Any) -> int:
+    with self.mutex:
+        return self._qsize()
+
+
+def empty(self: Any) -> bool:
+    with self.mutex:
+        return not self._qsize()
+
+
+def full(self: Any) -> bool:
+    with self.mutex:
+        return 0 < self.maxsize <= self._qsize()
+
+
+def shutdown(self: Any, immediate: bool) -> None:
+    with self.mutex:
+        self.is_shutdown = True
+        if immediate:
+            while self._qsize():
+                self._get()
+                if self.unfinished_tasks > 0:
+                    self.unfinished_tasks -= 1
+            self.all_tasks_done.notify_all()
+        self.not_empty.notify_all()
+        self.not_full.notify_all()
