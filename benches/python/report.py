@@ -25,7 +25,9 @@ def header() -> dict[str, Any]:
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            packages[name] = None
+            # A build in the source tree has a module and no metadata.
+            module = sys.modules.get(name)
+            packages[name] = getattr(module, "__version__", None)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     return {

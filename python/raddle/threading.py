@@ -2,7 +2,7 @@
 
 Everything that ``threading`` exports on the running Python is here under the same name. Lock, RLock, Condition,
 Semaphore, BoundedSemaphore, Event and Barrier are Rust types; Thread is a subtype of ``threading.Thread`` whose start
-does not wait for the new thread and whose joins go through raddle's door; Timer is a Thread that costs a heap entry
+and joins go through raddle's door; Timer is a Thread that costs a heap entry
 until it is due. ``local`` is the interpreter's own C type: a raddle one cannot be faster (``benches``, row ``local``).
 
 Beyond the standard library: every object has ``name``, ``waiters`` and ``longest_wait``, locks have ``owner``, threads
@@ -104,7 +104,7 @@ class ThreadSnapshot(NamedTuple):
 class Thread(_StdThread):
     """A thread of control: a subtype of ``threading.Thread`` that tells its state.
 
-    ``start()`` does not wait until the new thread runs; apart from that it follows CPython's ``threading.Thread``.
+    Follows CPython's ``threading.Thread``, of which it replaces start, bootstrap and join.
     ``join()`` waits with the GIL released; Ctrl-C interrupts it, and a join that can never end is reported.
     """
 
@@ -116,7 +116,7 @@ class Thread(_StdThread):
         return _state_of(self)
 
     def start(self) -> None:
-        """Start the thread; it may run before or after this returns. Never waits.
+        """Start the thread, and wait the microseconds until it runs: it comes before any thread started later.
 
         Raises:
             RuntimeError: it was started before, ``__init__`` was not called, or the system has no thread left.
@@ -125,24 +125,28 @@ class Thread(_StdThread):
             raise RuntimeError("thread.__init__() not called")
         if self._record is not None or self._started.is_set():
             raise RuntimeError("threads can only be started once")
+        self._launch()
+
+    def _launch(self) -> None:
         record = self._record = _raddle.ThreadRecord()
         record.belong(self)
         record.ready()
+        # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
+        started = self._started = Event()
         with _active_limbo_lock:
             _limbo[self] = self
         try:
             if _HANDLES:
                 _start_joinable_thread(self._bootstrap, handle=self._handle, daemon=self.daemon)
-                self._ident = self._handle.ident
             else:
-                self._ident = _start_new_thread(self._bootstrap, ())
+                _start_new_thread(self._bootstrap, ())
         except BaseException:
             with _active_limbo_lock:
                 _limbo.pop(self, None)
             record.end()
             self._record = None
             raise
-        self._started.set()
+        started.wait()
 
     def _bootstrap(self) -> None:
         record = self._record
@@ -157,10 +161,9 @@ class Thread(_StdThread):
         def _set_tstate_lock(self) -> None:
             super()._set_tstate_lock()
             if not self._daemonic:
-                # The interpreter waits for these at exit: let it do so through the door.
+                # The interpreter waits for these locks at exit; for this thread, `_ExitLock` does.
                 with _shutdown_locks_lock:
                     _shutdown_locks.discard(self._tstate_lock)
-                    _shutdown_locks.add(_ExitLock(self))
 
         def _stop(self) -> None:
             if self._tstate_lock is None and not self._is_stopped:
@@ -204,37 +207,6 @@ class Thread(_StdThread):
         if self._tstate_lock is None:
             self._is_stopped = True
         return super().is_alive()
-
-    @property
-    def native_id(self) -> int | None:
-        """The number the operating system knows it by; None before it is started."""
-        if self._native_id is None and self._record is not None:
-            # Started, but not yet running: it will know in a moment.
-            while self._record.life() == "ready":
-                _os.sched_yield()
-            while self._native_id is None and self._record.life() == "running":
-                _os.sched_yield()
-        return self._native_id
-
-
-class _ExitLock:
-    """Stands for a thread among the locks that ``threading._shutdown`` takes one after the other (before 3.13)."""
-
-    def __init__(self, thread: Thread) -> None:
-        self._thread = thread
-
-    def locked(self) -> bool:
-        return not self._thread._is_stopped
-
-    def acquire(self) -> bool:
-        thread = self._thread
-        if thread._record is not None:
-            thread._record.join(None)
-        thread._finish()
-        return True
-
-    def release(self) -> None:
-        pass
 
 
 class Timer(Thread):
@@ -331,7 +303,7 @@ class Timer(Thread):
         try:
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
-                super().start()
+                self._launch()
         finally:
             if self._gate is not None:
                 self._gate.set()
@@ -419,26 +391,27 @@ def snapshot() -> list[ThreadSnapshot]:
     return found
 
 
-def _wait_for_threads() -> None:
-    """Before the interpreter waits for its threads itself: wait for raddle's, timers included, through the door."""
+def _wait_for_threads() -> bool:
+    """Before the interpreter waits for its threads itself: wait for raddle's, timers included, through the door.
+
+    Whether there was anything to wait for.
+    """
     global _exiting
     _exiting = True
+    me = _std.current_thread()
+    waited = False
     while True:
-        waited = False
-        for timer in _raddle.timers():
-            if not timer.daemon:
-                waited = True
-                timer.join()
-        if _HANDLES:
-            me = get_ident()
-            for thread in _std.enumerate():
-                record = getattr(thread, "_record", None)
-                if record is not None and not thread.daemon and thread.ident != me and record.life() != "dead":
-                    waited = True
-                    record.join(None)
-        if not waited:
+        alive = [timer for timer in _raddle.timers() if not timer.daemon]
+        for thread in _std.enumerate():
+            if isinstance(thread, Thread) and thread is not me and thread._record is not None and not thread.daemon:
+                alive.append(thread)
+        if not alive:
             break
+        waited = True
+        for thread in alive:
+            thread.join()
     _raddle.timer_cancel_all()
+    return waited
 
 
 if _HANDLES:
@@ -453,20 +426,22 @@ if _HANDLES:
     _std._thread_shutdown = _thread_shutdown
 else:
 
-    class _TimersLock:
-        """Stands for the timers to come among the locks that ``threading._shutdown`` takes."""
+    class _ExitLock:
+        """Stands for all of raddle's threads among the locks that ``threading._shutdown`` takes, one after the other."""
 
         def locked(self) -> bool:
             return True
 
         def acquire(self) -> bool:
-            _wait_for_threads()
+            if _wait_for_threads():
+                # Others may have started more of them meanwhile: be asked again.
+                _shutdown_locks.add(self)
             return True
 
         def release(self) -> None:
             pass
 
-    _shutdown_locks.add(_TimersLock())
+    _shutdown_locks.add(_ExitLock())
 
 
 def _after_fork_in_child() -> None:
