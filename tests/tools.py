@@ -111,6 +111,8 @@ def wait_until_blocked(*threads, pid="self", timeout=None):
             marks = None if tid is None else _task_marks(tid, pid)
             if marks is None and not isinstance(thread, int) and thread.ident is not None and not thread.is_alive():
                 raise AssertionError(f"{thread} has ended, it was expected to block")
+            if isinstance(thread, int) and (marks is None or marks[0] in "ZX"):
+                raise AssertionError(f"thread {thread} has ended, it was expected to block")
             looks = looks + 1 if marks is not None and marks == last and marks[0] == "S" else 0
             last = marks
             if time.monotonic() >= end:

@@ -138,7 +138,8 @@ def run_separate(options: argparse.Namespace, rows: list[Row]):
         done = subprocess.run(command(options, "--one", one.name, name), cwd=ROOT, capture_output=True, text=True,
                               timeout=harness.SAMPLE_LIMIT)
         if done.returncode or not done.stdout:
-            raise RuntimeError(f"{name}: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+            last = done.stderr.strip().rpartition("\n")[2]
+            raise RuntimeError(f"{name}: exit code {done.returncode}: {last}")
         return tuple(json.loads(done.stdout))
 
     found: dict[str, dict[str, Any]] = {one.name: {} for one in rows}

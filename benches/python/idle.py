@@ -2,7 +2,9 @@
 
 The first rows run each contender in a process of its own: eight threads block, the main thread sleeps for a second, and
 the CPU clock of the process and its voluntary context switches tell what the second cost. The value is CPU µs per
-thread and second of waiting. A wait that polls shows as switches; a wait that spins shows as microseconds.
+thread and second of waiting. A wait that polls shows as switches; a wait that spins shows as microseconds. Rows that
+say "first second" begin when the threads block, and count what an implementation does once per wait, such as raddle's
+looks for a deadlock; the others begin a second later.
 
 The last rows count the CPU time of waits that do end: a wake-up every 5 ms, which any spin before the sleep pays for,
 and waits that time out after 5 ms.
@@ -19,7 +21,7 @@ _IDLE = {"kind": "idle", "own_process": True, "contenders": ("stdlib", "raddle",
          "least": 8, "quick": 8, "step": 1}
 
 
-def _idle(n, seconds, wait):
+def _idle(n, seconds, wait, settle=True):
     """Block n threads in `wait`; (CPU µs, voluntary switches), both per thread and second.
 
     The threads never return: the process ends with os._exit after the figure is taken.
@@ -34,7 +36,7 @@ def _idle(n, seconds, wait):
         threading.Thread(target=body, daemon=True).start()
     for _ in range(n):
         check(came.acquire(timeout=SAMPLE_LIMIT / 2), "a thread did not start")
-    time.sleep(0.02)
+    time.sleep(seconds if settle else 0.02)
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     start = mark()
     time.sleep(seconds)
@@ -76,6 +78,16 @@ def semaphore(impl, n, seconds):
 @row("idle.event", "8 threads wait in Event.wait", needs=["Event"], **_IDLE)
 def event(impl, n, seconds):
     return _idle(n, seconds, impl.Event().wait)
+
+
+@row("idle.event_first", "8 threads wait in Event.wait, first second", needs=["Event"], **_IDLE)
+def event_first(impl, n, seconds):
+    return _idle(n, seconds, impl.Event().wait, settle=False)
+
+
+@row("idle.queue_first", "8 threads wait in Queue.get, first second", needs=["Queue"], **_IDLE)
+def queue_first(impl, n, seconds):
+    return _idle(n, seconds, impl.Queue().get, settle=False)
 
 
 @row("idle.event_timed", "8 threads wait in Event.wait(60)", needs=["Event"], **_IDLE)

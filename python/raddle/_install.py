@@ -7,6 +7,7 @@ the installation keep the standard object: ``Installation.missed`` lists them.
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import sys
@@ -128,31 +129,24 @@ def _import_areas() -> list[tuple[Area, ModuleType, ModuleType]]:
     """Load every mirror first, so that a failure leaves everything as it was."""
     if sys.version_info < (3, 11):
         raise ImportError(f"raddle needs CPython 3.11 or later; this is Python {sys.version.split()[0]}")
-    pairs = []
-    for area in AREAS:
-        try:
-            mirror = importlib.import_module("raddle." + area.standard)
-        except ImportError as error:
-            if _in_main_interpreter():
-                raise
-            raise ImportError(
-                "raddle.install() works in the main interpreter only: "
-                f"its extension cannot be loaded in a sub-interpreter ({error})",
-                name=error.name,
-                path=error.path,
-            ) from error
-        pairs.append((area, importlib.import_module(area.standard), mirror))
-    return pairs
+    if not _in_main_interpreter():
+        raise ImportError(
+            "raddle.install() works in the main interpreter only: in a sub-interpreter its extension cannot be loaded"
+        )
+    return [
+        (area, importlib.import_module(area.standard), importlib.import_module("raddle." + area.standard))
+        for area in AREAS
+    ]
 
 
 def _in_main_interpreter() -> bool:
-    for name in ("_interpreters", "_xxsubinterpreters"):
-        try:
-            interpreters = importlib.import_module(name)
-        except ImportError:
-            continue
-        return bool(interpreters.get_current() == interpreters.get_main())
-    return True
+    if hasattr(_thread, "_is_main_interpreter"):  # from 3.12 on
+        return bool(_thread._is_main_interpreter())
+    try:
+        interpreters = importlib.import_module("_xxsubinterpreters")
+    except ImportError:  # then nobody can make one
+        return True
+    return bool(interpreters.get_current() == interpreters.get_main())
 
 
 def _replace(done: Installation, area: Area, standard: ModuleType, mirror: ModuleType) -> None:

@@ -21,10 +21,10 @@ from threading import (  # what is public without being in __all__
     TIMEOUT_MAX,
     ThreadError,
     _active,
-    _active_limbo_lock,
     _limbo,
     get_ident,
 )
+from collections.abc import Iterator as _Iterator
 from typing import Any, NamedTuple
 
 from raddle import _originals, _raddle
@@ -48,7 +48,7 @@ _HANDLES = _sys.version_info >= (3, 13)
 if _HANDLES:
     from threading import _start_joinable_thread
 else:
-    from threading import _shutdown_locks, _shutdown_locks_lock, _start_new_thread
+    from threading import _start_new_thread
 
 #: Set when the interpreter exits: a timer started from then on gets its thread at once.
 _exiting = False
@@ -133,7 +133,7 @@ class Thread(_StdThread):
         record.ready()
         # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
         started = self._started = Event()
-        with _active_limbo_lock:
+        with _std._active_limbo_lock:
             _limbo[self] = self
         try:
             if _HANDLES:
@@ -141,7 +141,7 @@ class Thread(_StdThread):
             else:
                 _start_new_thread(self._bootstrap, ())
         except BaseException:
-            with _active_limbo_lock:
+            with _std._active_limbo_lock:
                 _limbo.pop(self, None)
             record.end()
             self._record = None
@@ -157,13 +157,6 @@ class Thread(_StdThread):
             record.end()
 
     if not _HANDLES:
-
-        def _set_tstate_lock(self) -> None:
-            super()._set_tstate_lock()
-            if not self._daemonic:
-                # The interpreter waits for these locks at exit; for this thread, `_ExitLock` does.
-                with _shutdown_locks_lock:
-                    _shutdown_locks.discard(self._tstate_lock)
 
         def _stop(self) -> None:
             if self._tstate_lock is None and not self._is_stopped:
@@ -391,27 +384,24 @@ def snapshot() -> list[ThreadSnapshot]:
     return found
 
 
-def _wait_for_threads() -> bool:
-    """Before the interpreter waits for its threads itself: wait for raddle's, timers included, through the door.
+def _to_wait_for() -> list[_StdThread]:
+    """Raddle's threads that keep the process alive, and the timers that will."""
+    me = _std.current_thread()
+    found: list[_StdThread] = [timer for timer in _raddle.timers() if not timer.daemon]
+    for thread in _std.enumerate():
+        if isinstance(thread, Thread) and thread is not me and thread._record is not None and not thread.daemon:
+            found.append(thread)
+    return found
 
-    Whether there was anything to wait for.
-    """
+
+def _wait_for_threads() -> None:
+    """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
     global _exiting
     _exiting = True
-    me = _std.current_thread()
-    waited = False
-    while True:
-        alive = [timer for timer in _raddle.timers() if not timer.daemon]
-        for thread in _std.enumerate():
-            if isinstance(thread, Thread) and thread is not me and thread._record is not None and not thread.daemon:
-                alive.append(thread)
-        if not alive:
-            break
-        waited = True
+    while alive := _to_wait_for():
         for thread in alive:
             thread.join()
     _raddle.timer_cancel_all()
-    return waited
 
 
 if _HANDLES:
@@ -427,29 +417,59 @@ if _HANDLES:
 else:
 
     class _ExitLock:
-        """Stands for all of raddle's threads among the locks that ``threading._shutdown`` takes, one after the other."""
+        """Stands for all of raddle's threads among the locks that ``threading._shutdown`` takes one after the other."""
 
         def locked(self) -> bool:
             return True
 
         def acquire(self) -> bool:
-            if _wait_for_threads():
-                # Others may have started more of them meanwhile: be asked again.
-                _shutdown_locks.add(self)
+            _wait_for_threads()
             return True
 
         def release(self) -> None:
             pass
 
-    _shutdown_locks.add(_ExitLock())
+    class _ShutdownLocks(set):
+        """The locks that the interpreter takes at exit: before all others the one that waits through the door."""
+
+        _exit = _ExitLock()
+
+        def __iter__(self) -> _Iterator[Any]:
+            locks = list(super().__iter__())
+            if _to_wait_for():
+                locks.insert(0, self._exit)
+            return iter(locks)
+
+    _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)
 
 
 def _after_fork_in_child() -> None:
     """Only the calling thread is left; it may be any, and is the main thread from now on."""
     _raddle.after_fork_in_child()
+    if not _HANDLES:
+        # The standard library has just made a new set.
+        _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)
 
 
 _os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+_PLACED = ("Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "Thread", "Timer", "RLock", "Lock")
+
+
+def _name_module(module: str) -> None:
+    """Says where the types live: in ``threading`` while they are installed there, as repr and tracebacks show it."""
+    for name in _PLACED:
+        if isinstance(kind := globals()[name], type):
+            kind.__module__ = module
+
+
+def _installed() -> None:
+    _name_module("threading")
+
+
+def _uninstalled() -> None:
+    _name_module(__name__)
 
 
 class _Mirror(_types.ModuleType):
@@ -476,7 +496,9 @@ def __getattr__(name: str) -> Any:
     return getattr(_std, name)
 
 
-_raddle.setup(_os.path.dirname(_os.path.abspath(__file__)) + _os.sep)
+# Locks made by these files are named by the line that called them.
+_raddle.setup([_os.path.dirname(_os.path.abspath(__file__)) + _os.sep, *(_sys.modules[name].__file__ for name in
+               ("threading", "queue", "sched") if name in _sys.modules)])
 
 # Detection is on wherever raddle's threads are: it is the door that calls it.
 import raddle.deadlock as _deadlock  # noqa: E402, F401

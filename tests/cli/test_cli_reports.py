@@ -126,7 +126,7 @@ class TestStall:
             "import os; os.read(0, 1)",
             "import signal; signal.pause()",
             "import time; time.sleep(1000)",
-            "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])",
+            "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import sys; sys.stdin.read()'])",
         ],
     )
     def test_other_waiting_is_no_stall(self, wait, app):

@@ -519,7 +519,7 @@ INTERRUPTED = {
     "sleep": "import time; ready(); time.sleep(1000)",
     "lock": "import threading; lock = threading.Lock(); lock.acquire(); ready(); lock.acquire()",
     "loop": "ready()\nwhile True: pass",
-    "read": "import sys; ready(); sys.stdin.read()",
+    "read": "import os; ready(); os.read(0, 1)",
 }
 
 
@@ -566,7 +566,7 @@ def test_interrupted_while_waiting_for_threads(tmp_path):
 def test_frames_below_the_program_are_few(tmp_path):
     """They count for the recursion limit."""
     (tmp_path / "app.py").write_text("import sys\nd, f = 0, sys._getframe()\nwhile f := f.f_back: d += 1\nprint(d)\n")
-    assert int(raddle_run("app.py", cwd=tmp_path).out) <= 8
+    assert int(raddle_run("app.py", cwd=tmp_path).out) <= 5
 
 
 def test_two_dashes_end_the_options(tmp_path):

@@ -1,7 +1,7 @@
 """Forks while other threads lock, put and wait: everything works in the child."""
 
 import pytest
-from tools import SEED, check_child, scaled
+from tools import SEED, check_child, run_child, scaled
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(1800)]
 
@@ -299,4 +299,5 @@ while depth < 5:
     threading.Thread(target=gate.wait, daemon=True).start()
 os._exit(depth)
 """
-    check_child(impl.prelude + code, out="code 5\n")
+    done = run_child(impl.prelude + code)
+    assert (done.returncode, done.stdout, done.stderr) == (5, "code 5\n", "")

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.signals, pytest.mark.timeout(600)]
 
 SETUP = """
 import gc, random, signal, sys, time, weakref
-from tools import rng_for, signal_storm
+from tools import signal_storm
 rng = random.Random(int(sys.argv[1]))
 seconds = float(sys.argv[2])
 fifo, lifo, heap, simple = queue.Queue(), queue.LifoQueue(), queue.PriorityQueue(), queue.SimpleQueue()
@@ -108,7 +108,7 @@ def test_signal_handlers(raddle):
     run(
         raddle,
         """
-with signal_storm(act, 0.0002, rng_for("storm")):
+with signal_storm(act, 0.0002, random.Random(rng.random())):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         work()
@@ -139,7 +139,7 @@ def churn():
 threads = [threading.Thread(target=churn) for _ in range(2)]
 for thread in threads:
     thread.start()
-with signal_storm(act, 0.0005, rng_for("storm")):
+with signal_storm(act, 0.0005, random.Random(rng.random())):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         work()
@@ -263,7 +263,7 @@ class Garbage:
     def __del__(self):
         act()
 gc.set_threshold(50, 2, 2)
-with signal_storm(act, 0.0005, rng_for("storm")):
+with signal_storm(act, 0.0005, random.Random(rng.random())):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         Garbage()

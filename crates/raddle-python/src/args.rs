@@ -210,10 +210,9 @@ pub(crate) fn patience(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Patience>
 pub(crate) fn name<'a, 'py>(value: Option<&'a Bound<'py, PyAny>>) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
     match value {
         Some(name) if name.is_none() => Ok(None),
-        Some(name) if !name.is_instance_of::<pyo3::types::PyString>() => Err(PyTypeError::new_err(format!(
-            "name must be str or None, not {}",
-            name.get_type().name()?
-        ))),
+        Some(name) if !name.is_instance_of::<pyo3::types::PyString>() => {
+            Err(PyTypeError::new_err(format!("name must be str or None, not {}", name.get_type().name()?)))
+        }
         other => Ok(other),
     }
 }

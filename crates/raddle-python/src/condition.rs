@@ -210,8 +210,7 @@ unsafe extern "C" fn py_wait_for(
     entry(|py| {
         // SAFETY: a method of the type.
         let this = unsafe { Me::from_ptr(object) };
-        let [predicate, timeout] =
-            args::fast(py, "wait_for", ["predicate", "timeout"], 2, (args, count, keywords))?;
+        let [predicate, timeout] = args::fast(py, "wait_for", ["predicate", "timeout"], 2, (args, count, keywords))?;
         let Some(predicate) = predicate else {
             return Err(pyo3::exceptions::PyTypeError::new_err(
                 "wait_for() missing 1 required positional argument: 'predicate'",
@@ -308,7 +307,8 @@ unsafe fn forward(
         unsafe {
             let lock = Me::from_ptr(object).lock(py)?;
             let method = lock.getattr(PyString::new(py, name.to_str().unwrap_or_default()))?;
-            let result = crate::gil::python(|| ffi::PyObject_Vectorcall(method.as_ptr(), args, count as usize, keywords));
+            let result =
+                crate::gil::python(|| ffi::PyObject_Vectorcall(method.as_ptr(), args, count as usize, keywords));
             if result.is_null() { Err(fetch(py)) } else { Ok(result) }
         }
     })
@@ -385,10 +385,7 @@ unsafe extern "C" fn py_release_save(object: *mut ffi::PyObject, _: *mut ffi::Py
     })
 }
 
-unsafe extern "C" fn py_acquire_restore(
-    object: *mut ffi::PyObject,
-    state: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_acquire_restore(object: *mut ffi::PyObject, state: *mut ffi::PyObject) -> *mut ffi::PyObject {
     entry(|py| {
         // SAFETY: a method of the type, and its argument.
         let (this, state) = unsafe { (Me::from_ptr(object), Bound::<PyAny>::from_borrowed_ptr(py, state)) };
@@ -494,7 +491,11 @@ impl Native for PyCondition {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         vec![
-            method_fast(c"acquire", py_acquire, c"acquire($self, /, *args)\n--\n\nTake the lock, as its own method does."),
+            method_fast(
+                c"acquire",
+                py_acquire,
+                c"acquire($self, /, *args)\n--\n\nTake the lock, as its own method does.",
+            ),
             method_noargs(c"release", py_release, c"release($self, /)\n--\n\nRelease the lock."),
             method_noargs(c"__enter__", py_enter, c"Take the lock."),
             method_fast(c"__exit__", py_exit, c"Release the lock."),

@@ -141,7 +141,11 @@ impl Native for Event {
         vec![
             method_noargs(c"is_set", py_is_set, c"is_set($self, /)\n--\n\nWhether the flag is up."),
             method_noargs(c"isSet", py_is_set_old, c"A deprecated name of is_set."),
-            method_noargs(c"set", py_set, c"set($self, /)\n--\n\nRaise the flag and let everybody go who waits. Never waits."),
+            method_noargs(
+                c"set",
+                py_set,
+                c"set($self, /)\n--\n\nRaise the flag and let everybody go who waits. Never waits.",
+            ),
             method_noargs(c"clear", py_clear, c"clear($self, /)\n--\n\nLower the flag."),
             method_fast(
                 c"wait",

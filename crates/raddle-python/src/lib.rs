@@ -15,12 +15,15 @@ mod lock;
 mod native;
 mod observe;
 mod queue;
+mod sched;
 mod semaphore;
 mod site;
+mod special;
 mod thread;
 mod timer;
 mod types;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use raddle::trace::{ORDER, SITES, TIMEOUTS};
 use types::Slot;
@@ -33,25 +36,32 @@ mod _raddle {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        // SAFETY: attached. PyO3 refuses other interpreters from 3.12 on; the types are the process's on all.
+        if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
+            return Err(pyo3::exceptions::PyImportError::new_err(
+                "raddle works in the main interpreter only: its types cannot be shared with a sub-interpreter",
+            ));
+        }
         let main = py.import("threading")?.call_method0("main_thread")?;
         gil::set_main_thread(main.getattr("ident")?.extract::<usize>()?);
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         let module = module.as_any();
-        types::add::<raddle::sync::RawLock>(module, Slot::Lock)?;
-        types::add::<raddle::sync::RawRLock>(module, Slot::RLock)?;
+        lock::add(module)?;
         types::add::<condition::PyCondition>(module, Slot::Condition)?;
         semaphore::add(module)?;
         types::add::<raddle::sync::Event>(module, Slot::Event)?;
         types::add::<barrier::PyBarrier>(module, Slot::Barrier)?;
         types::add::<thread::PyRecord>(module, Slot::ThreadRecord)?;
         queue::add(module)?;
+        sched::add(module)?;
         Ok(())
     }
 
-    /// Says where raddle's Python files are, and checks that call sites can be read fast; whether they can.
+    /// Says which files (by the beginnings of their paths) stand for whoever called them, and checks that call
+    /// sites can be read fast; whether they can.
     #[pyfunction]
-    fn setup(py: Python<'_>, folder: String) -> bool {
-        site::set_own_folder(folder);
+    fn setup(py: Python<'_>, own: Vec<String>) -> bool {
+        site::set_own(own);
         site::check(py)
     }
 

@@ -4,7 +4,8 @@ use crate::args::{self, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
 use crate::native::{Native, This, Which, get, method_fast, method_noargs, no_pickle};
-use crate::{observe, site};
+use crate::types::Slot;
+use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
@@ -174,10 +175,7 @@ unsafe extern "C" fn py_acquire<C: Raw>(
 }
 
 /// `__enter__`, and `acquire()` without arguments.
-unsafe extern "C" fn py_acquire_plain<C: Raw>(
-    object: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_acquire_plain<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
     if this.try_take(thread_token()) {
@@ -195,16 +193,6 @@ unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi:
         return none();
     }
     entry(|_| Err(C::not_held()))
-}
-
-unsafe extern "C" fn py_exit<C: Raw>(
-    object: *mut ffi::PyObject,
-    _: *const *mut ffi::PyObject,
-    _: ffi::Py_ssize_t,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    unsafe { py_release::<C>(object, std::ptr::null_mut()) }
 }
 
 unsafe extern "C" fn py_locked<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -279,8 +267,6 @@ fn lock_methods<C: Raw>() -> Vec<ffi::PyMethodDef> {
             c"release($self, /)\n--\n\nRelease the lock and wake one waiter. Never waits.\n\n\
               RuntimeError if it is not held (an RLock: not held by this thread).",
         ),
-        method_noargs(c"__enter__", py_acquire_plain::<C>, c"__enter__($self, /)\n--\n\nTake the lock."),
-        method_fast(c"__exit__", py_exit::<C>, c"__exit__($self, /, *exc_info)\n--\n\nRelease the lock."),
         method_noargs(
             c"_at_fork_reinit",
             py_reinit::<C>,
@@ -302,21 +288,57 @@ fn repr_slot<C: Raw>() -> Vec<ffi::PyType_Slot> {
     vec![ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr::<C> as *mut c_void }]
 }
 
-fn init_lock<C: Raw>(
-    this: This<'_, C>,
-    args: &Bound<'_, PyAny>,
-    kwargs: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    if args.len()? == 0 && kwargs.is_none() {
-        return Ok(());
+/// `Lock(*, name=None)` where the type cannot be called.
+unsafe extern "C" fn make_lock(
+    _module: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        let lock = crate::native::allocate::<RawLock>(py, crate::types::pointer(Slot::Lock).cast())?;
+        if count > 0 || !keywords.is_null() {
+            // SAFETY: the object made above, kept until it is returned.
+            let lock = unsafe { Bound::<PyAny>::from_owned_ptr(py, lock) };
+            let [name] = args::fast(py, "Lock", ["name"], 0, (args, count, keywords))?;
+            // SAFETY: as above.
+            unsafe { This::<RawLock>::from_ptr(lock.as_ptr()) }.set_name(args::name(name.as_ref())?);
+            return Ok(lock.into_ptr());
+        }
+        Ok(lock)
+    })
+}
+
+/// Adds both types, and what makes a Lock, to the module.
+pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = module.py();
+    crate::types::keep(module, Slot::Lock, crate::native::make_type::<RawLock>(py)?.cast())?;
+    module.setattr("LockType", crate::types::get(py, Slot::Lock))?;
+    if !RawLock::CALLABLE {
+        let row = method_fast(c"Lock", make_lock, <RawLock as Native>::DOC);
+        let row: *mut ffi::PyMethodDef = Box::leak(Box::new(row));
+        let name = PyString::new(py, "raddle.threading");
+        // SAFETY: the row is leaked, so that it outlives the function.
+        let function = unsafe { ffi::PyCFunction_NewEx(row, std::ptr::null_mut(), name.as_ptr()) };
+        if function.is_null() {
+            return Err(crate::error::fetch(py));
+        }
+        // SAFETY: a new reference.
+        module.setattr("Lock", unsafe { Bound::<PyAny>::from_owned_ptr(py, function) })?;
+        module.delattr("lock")?;
     }
-    let [name] = args::tuple(C::SHORT, ["name"], 0, args, kwargs)?;
-    this.set_name(args::name(name.as_ref())?);
-    Ok(())
+    crate::types::add::<RawRLock>(module, Slot::RLock)?;
+    let lock = crate::types::get(py, Slot::Lock);
+    special::put(&lock, "__enter__", py_acquire_plain::<RawLock>)?;
+    special::put(&lock, "__exit__", py_release::<RawLock>)?;
+    let rlock = crate::types::get(py, Slot::RLock);
+    special::put(&rlock, "__enter__", py_acquire_plain::<RawRLock>)?;
+    special::put(&rlock, "__exit__", py_release::<RawRLock>)
 }
 
 impl Native for RawLock {
-    const NAME: &'static CStr = c"raddle.threading.Lock";
+    // Before 3.13 `threading.Lock` is a function, and the type of a lock cannot be called: see `make_lock`.
+    const NAME: &'static CStr = if cfg!(Py_3_13) { c"raddle.threading.Lock" } else { c"raddle.threading.lock" };
     const DOC: &'static CStr = c"Lock(*, name=None)\n--\n\n\
         A lock that knows its owner, its waiters and their longest wait.\n\n\
         Any thread may release it. Not re-entrant, not fair. Usable from any number of threads and from\n\
@@ -324,13 +346,17 @@ impl Native for RawLock {
         Follows CPython's `threading.Lock`.";
     const WHICH: Which = Which::Lock;
     const DICT: bool = false;
+    const SUBCLASS: bool = false;
+    const CALLABLE: bool = cfg!(Py_3_13);
 
     fn fresh() -> Self {
         RawLock::new()
     }
 
     fn init(this: This<'_, Self>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        init_lock(this, args, kwargs)
+        let [name] = args::tuple("Lock", ["name"], 0, args, kwargs)?;
+        this.set_name(args::name(name.as_ref())?);
+        Ok(())
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
@@ -366,8 +392,18 @@ impl Native for RawRLock {
         RawRLock::new()
     }
 
+    /// Anything but `name` is ignored, as the standard library ignores all; from 3.13 on it is deprecated.
     fn init(this: This<'_, Self>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        init_lock(this, args, kwargs)
+        let name = kwargs.and_then(|kwargs| kwargs.get_item("name").ok());
+        let given = args.len()? + kwargs.map_or(Ok(0), |kwargs| kwargs.len())?;
+        if cfg!(Py_3_13) && given > usize::from(name.is_some()) {
+            let py = args.py();
+            let category = py.get_type::<pyo3::exceptions::PyDeprecationWarning>();
+            let text = c"Passing arguments to RLock is deprecated and will be removed in 3.15";
+            pyo3::PyErr::warn(py, &category, text, 1)?;
+        }
+        this.set_name(args::name(name.as_ref())?);
+        Ok(())
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {

@@ -88,6 +88,11 @@ pub(crate) trait Native: Sized + 'static {
     /// The type it is a subtype of, which has the same layout.
     const BASE: Option<crate::types::Slot> = None;
 
+    /// Whether programs may subclass it.
+    const SUBCLASS: bool = true;
+    /// Whether programs may call it; if not, something else makes instances.
+    const CALLABLE: bool = true;
+
     /// A core as it is before `__init__`.
     fn fresh() -> Self;
 
@@ -375,13 +380,21 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     let mut slots = C::slots();
     let mut slot = |slot: c_int, function: *mut c_void| slots.push(ffi::PyType_Slot { slot, pfunc: function });
     slot(ffi::Py_tp_doc, C::DOC.as_ptr().cast_mut().cast());
-    slot(ffi::Py_tp_new, tp_new::<C> as *mut c_void);
-    slot(ffi::Py_tp_init, tp_init::<C> as *mut c_void);
+    if C::CALLABLE {
+        slot(ffi::Py_tp_new, tp_new::<C> as *mut c_void);
+        slot(ffi::Py_tp_init, tp_init::<C> as *mut c_void);
+    }
     slot(ffi::Py_tp_dealloc, tp_dealloc::<C> as *mut c_void);
     slot(ffi::Py_tp_methods, methods.leak().as_mut_ptr().cast());
     slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast());
     slot(ffi::Py_tp_getset, attributes.leak().as_mut_ptr().cast());
-    let mut flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+    let mut flags = ffi::Py_TPFLAGS_DEFAULT;
+    if C::SUBCLASS {
+        flags |= ffi::Py_TPFLAGS_BASETYPE;
+    }
+    if !C::CALLABLE {
+        flags |= ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    }
     if C::DICT {
         flags |= ffi::Py_TPFLAGS_HAVE_GC;
         slot(ffi::Py_tp_traverse, tp_traverse::<C> as *mut c_void);

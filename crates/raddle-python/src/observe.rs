@@ -64,12 +64,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Sets the functions that reports go to.
-pub(crate) fn set_reporters(
-    deadlock: Py<PyAny>,
-    stall: Py<PyAny>,
-    order: Py<PyAny>,
-    timed_out: Py<PyAny>,
-) {
+pub(crate) fn set_reporters(deadlock: Py<PyAny>, stall: Py<PyAny>, order: Py<PyAny>, timed_out: Py<PyAny>) {
     let new = Reporters { deadlock, stall, order, timed_out };
     let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
     drop(old);

@@ -131,7 +131,12 @@ fn shut_down(py: Python<'_>) -> PyErr {
 }
 
 /// Calls a function of `raddle._open_queue` with the queue and what follows.
-fn call_open<'py>(py: Python<'py>, this: Me<'_>, name: &str, args: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+fn call_open<'py>(
+    py: Python<'py>,
+    this: Me<'_>,
+    name: &str,
+    args: &[Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
     let function = names()?.open.bind(py).getattr(name)?;
     let mut all = vec![this.bound(py)];
     all.extend_from_slice(args);
@@ -416,12 +421,15 @@ unsafe extern "C" fn py_put(
         let item = Item::new(unsafe { *args });
         return match this.queue.try_push_as(thread_token(), item) {
             Ok(()) => none(),
-            Err(PushError::Full(item) | PushError::Closed(item) | PushError::Sealed(item) | PushError::Interrupted(item)) => {
-                entry(|py| {
-                    put(py, this, item, Patience::Until(Deadline::NEVER))?;
-                    Ok(none())
-                })
-            }
+            Err(
+                PushError::Full(item)
+                | PushError::Closed(item)
+                | PushError::Sealed(item)
+                | PushError::Interrupted(item),
+            ) => entry(|py| {
+                put(py, this, item, Patience::Until(Deadline::NEVER))?;
+                Ok(none())
+            }),
         };
     }
     entry(|py| {
@@ -730,8 +738,7 @@ unsafe extern "C" fn py_maxsize(object: *mut ffi::PyObject, _: *mut c_void) -> *
 unsafe extern "C" fn set_maxsize(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     crate::error::entry_or(-1, |py| {
         // SAFETY: an attribute of the type; `value` is null for a deletion.
-        let (this, value) =
-            unsafe { (Me::from_ptr(object), Bound::<PyAny>::from_borrowed_ptr_or_opt(py, value)) };
+        let (this, value) = unsafe { (Me::from_ptr(object), Bound::<PyAny>::from_borrowed_ptr_or_opt(py, value)) };
         let Some(value) = value else {
             return Err(pyo3::exceptions::PyAttributeError::new_err("maxsize cannot be deleted"));
         };
@@ -957,11 +964,7 @@ macro_rules! subtype {
                 $type(PyQueue::make(Queue::with_store($store, 0), $is_heap))
             }
 
-            fn init(
-                this: This<'_, Self>,
-                args: &Bound<'_, PyAny>,
-                kwargs: Option<&Bound<'_, PyAny>>,
-            ) -> PyResult<()> {
+            fn init(this: This<'_, Self>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
                 // SAFETY: the same object; the subtype is transparent.
                 init(unsafe { Me::from_ptr(this.as_ptr()) }, $short, args, kwargs)
             }

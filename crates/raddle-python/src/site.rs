@@ -138,16 +138,16 @@ fn look_up() -> (Option<Site>, bool) {
     }
 }
 
-/// Whether a file belongs to raddle's own Python part.
+/// Whether a file stands for whoever called it.
 fn is_own(file: &str) -> bool {
-    OWN.get().is_some_and(|folder| file.starts_with(folder.as_str()))
+    OWN.get().is_some_and(|own| own.iter().any(|beginning| file.starts_with(beginning.as_str())))
 }
 
-static OWN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+static OWN: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
 
-/// Says in which folder raddle's Python part lives (with a separator at the end).
-pub(crate) fn set_own_folder(folder: String) {
-    let _ = OWN.set(folder);
+/// Says which files (by the beginnings of their paths) make locks for others: raddle's own, `threading`, `queue`.
+pub(crate) fn set_own(beginnings: Vec<String>) {
+    let _ = OWN.set(beginnings);
 }
 
 /// An attribute of a code object that is a `str`.

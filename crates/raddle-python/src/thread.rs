@@ -115,7 +115,8 @@ unsafe extern "C" fn py_belong(object: *mut ffi::PyObject, owner: *mut ffi::PyOb
 
 impl Native for PyRecord {
     const NAME: &'static CStr = c"raddle._raddle.ThreadRecord";
-    const DOC: &'static CStr = c"ThreadRecord()\n--\n\nThe core's record of a thread: its state, and what it waits for.";
+    const DOC: &'static CStr =
+        c"ThreadRecord()\n--\n\nThe core's record of a thread: its state, and what it waits for.";
     const WHICH: Which = Which::Thread;
     const DICT: bool = true;
 
@@ -140,7 +141,11 @@ impl Native for PyRecord {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         vec![
-            method_o(c"belong", py_belong, c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends."),
+            method_o(
+                c"belong",
+                py_belong,
+                c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.",
+            ),
             method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
             method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
             method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),

@@ -22,13 +22,9 @@ use raddle::timer::heap::{DeadlineHeap, Ticket};
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn seed(test: &str) -> u64 {
-    let given = std::env::var("RADDLE_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
+    let given = std::env::var("RADDLE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         since.as_nanos() as u64
     });
     eprintln!("{test}: RADDLE_TEST_SEED={seed}");
@@ -57,11 +53,8 @@ fn property<S: Strategy + Send + 'static>(
     body: impl Fn(S::Value) -> Result<(), TestCaseError> + Send + 'static,
 ) {
     within_limit(test, move |seed| {
-        let config = ProptestConfig {
-            rng_seed: RngSeed::Fixed(seed),
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        };
+        let config =
+            ProptestConfig { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..ProptestConfig::default() };
         if let Err(failure) = TestRunner::new(config).run(&strategy, body) {
             panic!("{failure}");
         }
@@ -93,80 +86,60 @@ fn timed() -> impl Strategy<Value = Timed> {
 
 #[test]
 fn deadline_heap_is_a_sorted_list_with_tickets() {
-    property(
-        "deadline_heap_is_a_sorted_list_with_tickets",
-        vec(timed(), 0..600),
-        |operations| {
-            let mut heap = DeadlineHeap::new();
-            // In the order in which they are to leave.
-            let mut model: Vec<(u8, usize, Ticket)> = Vec::new();
-            let mut stale: Vec<Ticket> = Vec::new();
-            for (value, operation) in operations.into_iter().enumerate() {
-                match operation {
-                    Timed::Insert(key) => {
-                        let ticket = heap.insert(key, value);
-                        let at = model.partition_point(|&(other, _, _)| other <= key);
-                        model.insert(at, (key, value, ticket));
-                    }
-                    Timed::Remove(index) if !model.is_empty() => {
-                        let (key, value, ticket) = model.remove(index.index(model.len()));
-                        prop_assert_eq!(heap.get(ticket), Some((&key, &value)));
-                        prop_assert_eq!(heap.remove(ticket), Some(value));
-                        stale.push(ticket);
-                    }
-                    Timed::RemoveStale(index) if !stale.is_empty() => {
-                        let ticket = stale[index.index(stale.len())];
-                        prop_assert_eq!(heap.get(ticket), None);
-                        prop_assert_eq!(heap.remove(ticket), None);
-                    }
-                    Timed::Remove(_) | Timed::RemoveStale(_) => {}
-                    Timed::Pop => {
-                        let expected = (!model.is_empty()).then(|| model.remove(0));
-                        prop_assert_eq!(heap.pop(), expected.map(|(key, value, _)| (key, value)));
-                        stale.extend(expected.map(|(_, _, ticket)| ticket));
-                    }
-                    Timed::PopDue(now) => {
-                        let due = model.first().is_some_and(|&(key, _, _)| key <= now);
-                        let expected = due.then(|| model.remove(0));
-                        prop_assert_eq!(
-                            heap.pop_due(now),
-                            expected.map(|(key, value, _)| (key, value))
-                        );
-                        stale.extend(expected.map(|(_, _, ticket)| ticket));
-                    }
-                    Timed::TakeAll => {
-                        let mut taken = heap.take_all();
-                        taken.sort_by_key(|&(_, value)| value);
-                        let mut expected: Vec<(u8, usize)> =
-                            model.iter().map(|&(key, value, _)| (key, value)).collect();
-                        expected.sort_by_key(|&(_, value)| value);
-                        prop_assert_eq!(taken, expected);
-                        stale.extend(model.drain(..).map(|(_, _, ticket)| ticket));
-                    }
+    property("deadline_heap_is_a_sorted_list_with_tickets", vec(timed(), 0..600), |operations| {
+        let mut heap = DeadlineHeap::new();
+        // In the order in which they are to leave.
+        let mut model: Vec<(u8, usize, Ticket)> = Vec::new();
+        let mut stale: Vec<Ticket> = Vec::new();
+        for (value, operation) in operations.into_iter().enumerate() {
+            match operation {
+                Timed::Insert(key) => {
+                    let ticket = heap.insert(key, value);
+                    let at = model.partition_point(|&(other, _, _)| other <= key);
+                    model.insert(at, (key, value, ticket));
                 }
-                prop_assert_eq!(heap.len(), model.len());
-                prop_assert_eq!(
-                    heap.peek(),
-                    model.first().map(|(key, value, _)| (key, value))
-                );
+                Timed::Remove(index) if !model.is_empty() => {
+                    let (key, value, ticket) = model.remove(index.index(model.len()));
+                    prop_assert_eq!(heap.get(ticket), Some((&key, &value)));
+                    prop_assert_eq!(heap.remove(ticket), Some(value));
+                    stale.push(ticket);
+                }
+                Timed::RemoveStale(index) if !stale.is_empty() => {
+                    let ticket = stale[index.index(stale.len())];
+                    prop_assert_eq!(heap.get(ticket), None);
+                    prop_assert_eq!(heap.remove(ticket), None);
+                }
+                Timed::Remove(_) | Timed::RemoveStale(_) => {}
+                Timed::Pop => {
+                    let expected = (!model.is_empty()).then(|| model.remove(0));
+                    prop_assert_eq!(heap.pop(), expected.map(|(key, value, _)| (key, value)));
+                    stale.extend(expected.map(|(_, _, ticket)| ticket));
+                }
+                Timed::PopDue(now) => {
+                    let due = model.first().is_some_and(|&(key, _, _)| key <= now);
+                    let expected = due.then(|| model.remove(0));
+                    prop_assert_eq!(heap.pop_due(now), expected.map(|(key, value, _)| (key, value)));
+                    stale.extend(expected.map(|(_, _, ticket)| ticket));
+                }
+                Timed::TakeAll => {
+                    let mut taken = heap.take_all();
+                    taken.sort_by_key(|&(_, value)| value);
+                    let mut expected: Vec<(u8, usize)> = model.iter().map(|&(key, value, _)| (key, value)).collect();
+                    expected.sort_by_key(|&(_, value)| value);
+                    prop_assert_eq!(taken, expected);
+                    stale.extend(model.drain(..).map(|(_, _, ticket)| ticket));
+                }
             }
-            let unordered: HashSet<Ticket> = heap.iter().map(|(ticket, _, _)| ticket).collect();
-            prop_assert_eq!(
-                unordered,
-                model
-                    .iter()
-                    .map(|&(_, _, ticket)| ticket)
-                    .collect::<HashSet<_>>()
-            );
-            let ordered: Vec<(u8, usize, Ticket)> = heap
-                .in_order()
-                .into_iter()
-                .map(|(ticket, &key, &value)| (key, value, ticket))
-                .collect();
-            prop_assert_eq!(ordered, model);
-            Ok(())
-        },
-    );
+            prop_assert_eq!(heap.len(), model.len());
+            prop_assert_eq!(heap.peek(), model.first().map(|(key, value, _)| (key, value)));
+        }
+        let unordered: HashSet<Ticket> = heap.iter().map(|(ticket, _, _)| ticket).collect();
+        prop_assert_eq!(unordered, model.iter().map(|&(_, _, ticket)| ticket).collect::<HashSet<_>>());
+        let ordered: Vec<(u8, usize, Ticket)> =
+            heap.in_order().into_iter().map(|(ticket, &key, &value)| (key, value, ticket)).collect();
+        prop_assert_eq!(ordered, model);
+        Ok(())
+    });
 }
 
 // The priority heap.
@@ -194,10 +167,7 @@ impl Guarded {
 
 impl Access<Item> for Guarded {
     fn with<R>(&self, f: impl FnOnce(&mut VersionedHeap<Item>) -> R) -> R {
-        f(&mut self
-            .0
-            .try_lock()
-            .unwrap_or_else(|_| panic!("the lock is held during a comparison")))
+        f(&mut self.0.try_lock().unwrap_or_else(|_| panic!("the lock is held during a comparison")))
     }
 }
 
@@ -227,11 +197,7 @@ impl Model {
         while 2 * at + 1 < self.0.len() {
             let left = 2 * at + 1;
             let right = left + 1;
-            let child = if right < self.0.len() && self.0[left].0 >= self.0[right].0 {
-                right
-            } else {
-                left
-            };
+            let child = if right < self.0.len() && self.0[left].0 >= self.0[right].0 { right } else { left };
             self.0.swap(at, child);
             at = child;
         }
@@ -269,89 +235,81 @@ fn call() -> impl Strategy<Value = Call> {
 
 #[test]
 fn priority_heap_is_heapq() {
-    property(
-        "priority_heap_is_heapq",
-        vec(prop::option::weighted(0.6, 0..6_u8), 0..300),
-        |keys| {
-            let heap = Guarded::new();
-            let mut model = Model::default();
-            let less = |a: &Item, b: &Item| Ok::<bool, ()>(a.0 < b.0);
-            for (tag, key) in keys.into_iter().enumerate() {
-                match key {
-                    Some(key) => {
-                        prop_assert_eq!(push(&heap, (key, tag as u64), less), Ok(()));
-                        model.push((key, tag as u64));
-                    }
-                    None => prop_assert_eq!(pop(&heap, less), Ok(model.pop())),
+    property("priority_heap_is_heapq", vec(prop::option::weighted(0.6, 0..6_u8), 0..300), |keys| {
+        let heap = Guarded::new();
+        let mut model = Model::default();
+        let less = |a: &Item, b: &Item| Ok::<bool, ()>(a.0 < b.0);
+        for (tag, key) in keys.into_iter().enumerate() {
+            match key {
+                Some(key) => {
+                    prop_assert_eq!(push(&heap, (key, tag as u64), less), Ok(()));
+                    model.push((key, tag as u64));
                 }
-                prop_assert_eq!(heap.items(), model.0.clone());
+                None => prop_assert_eq!(pop(&heap, less), Ok(model.pop())),
             }
-            Ok(())
-        },
-    );
+            prop_assert_eq!(heap.items(), model.0.clone());
+        }
+        Ok(())
+    });
 }
 
 /// A failing comparison adds and removes nothing, though what earlier operations left undone may have been finished; with
 /// a re-entrant one the inner operation happens first. Either way the items leave as from `heapq`.
 #[test]
 fn priority_heap_survives_its_comparisons() {
-    property(
-        "priority_heap_survives_its_comparisons",
-        vec(call(), 0..200),
-        |calls| {
-            let heap = Guarded::new();
-            let model = RefCell::new(Model::default());
-            let tag = Cell::new(0);
-            let plain = |a: &Item, b: &Item| Ok::<bool, ()>(a.0 < b.0);
-            let fresh = |key: u8| {
-                tag.set(tag.get() + 1);
-                (key, tag.get())
+    property("priority_heap_survives_its_comparisons", vec(call(), 0..200), |calls| {
+        let heap = Guarded::new();
+        let model = RefCell::new(Model::default());
+        let tag = Cell::new(0);
+        let plain = |a: &Item, b: &Item| Ok::<bool, ()>(a.0 < b.0);
+        let fresh = |key: u8| {
+            tag.set(tag.get() + 1);
+            (key, tag.get())
+        };
+        for Call { key, mischief } in calls {
+            let count = Cell::new(0);
+            let less = |a: &Item, b: &Item| {
+                let turn = count.get();
+                count.set(turn + 1);
+                match mischief {
+                    Mischief::Fail(after) if turn >= u32::from(after) => return Err(()),
+                    Mischief::Meddle(when, key) if when >> (turn % 16) & 1 == 1 => match key {
+                        Some(key) => {
+                            let item = fresh(key);
+                            push(&heap, item, plain).map_err(|_| ())?;
+                            model.borrow_mut().push(item);
+                        }
+                        None => assert_eq!(pop(&heap, plain)?, model.borrow_mut().pop()),
+                    },
+                    _ => {}
+                }
+                Ok(a.0 < b.0)
             };
-            for Call { key, mischief } in calls {
-                let count = Cell::new(0);
-                let less = |a: &Item, b: &Item| {
-                    let turn = count.get();
-                    count.set(turn + 1);
-                    match mischief {
-                        Mischief::Fail(after) if turn >= u32::from(after) => return Err(()),
-                        Mischief::Meddle(when, key) if when >> (turn % 16) & 1 == 1 => match key {
-                            Some(key) => {
-                                let item = fresh(key);
-                                push(&heap, item, plain).map_err(|_| ())?;
-                                model.borrow_mut().push(item);
-                            }
-                            None => assert_eq!(pop(&heap, plain)?, model.borrow_mut().pop()),
-                        },
-                        _ => {}
-                    }
-                    Ok(a.0 < b.0)
-                };
-                let before = heap.sorted();
-                match key {
-                    Some(key) => {
-                        let item = fresh(key);
-                        match push(&heap, item, less) {
-                            Ok(()) => model.borrow_mut().push(item),
-                            Err(((), back)) => {
-                                prop_assert_eq!(back, item);
-                                prop_assert_eq!(heap.sorted(), before);
-                            }
+            let before = heap.sorted();
+            match key {
+                Some(key) => {
+                    let item = fresh(key);
+                    match push(&heap, item, less) {
+                        Ok(()) => model.borrow_mut().push(item),
+                        Err(((), back)) => {
+                            prop_assert_eq!(back, item);
+                            prop_assert_eq!(heap.sorted(), before);
                         }
                     }
-                    None => match pop(&heap, less) {
-                        Ok(item) => prop_assert_eq!(item, model.borrow_mut().pop()),
-                        Err(()) => prop_assert_eq!(heap.sorted(), before),
-                    },
                 }
-                prop_assert_eq!(heap.with(|heap| heap.len()), model.borrow().0.len());
+                None => match pop(&heap, less) {
+                    Ok(item) => prop_assert_eq!(item, model.borrow_mut().pop()),
+                    Err(()) => prop_assert_eq!(heap.sorted(), before),
+                },
             }
-            while let Ok(Some(item)) = pop(&heap, plain) {
-                prop_assert_eq!(Some(item), model.borrow_mut().pop());
-            }
-            prop_assert!(model.borrow().0.is_empty());
-            Ok(())
-        },
-    );
+            prop_assert_eq!(heap.with(|heap| heap.len()), model.borrow().0.len());
+        }
+        while let Ok(Some(item)) = pop(&heap, plain) {
+            prop_assert_eq!(Some(item), model.borrow_mut().pop());
+        }
+        prop_assert!(model.borrow().0.is_empty());
+        Ok(())
+    });
 }
 
 /// Several plans at once, stepped in any order: a pop takes nothing greater than any item that was there before it began
@@ -363,11 +321,7 @@ fn interleaved_plans_lose_nothing_and_overtake_nothing() {
         /// With the items that were there when it began.
         Pop(PopPlan, Vec<Item>),
     }
-    fn step(
-        plan: &mut Option<Plan>,
-        heap: &Guarded,
-        present: &mut Vec<Item>,
-    ) -> Result<(), TestCaseError> {
+    fn step(plan: &mut Option<Plan>, heap: &Guarded, present: &mut Vec<Item>) -> Result<(), TestCaseError> {
         match plan {
             None => {}
             Some(Plan::Push(push, item)) => match heap.with(|heap| heap.step_push(push)) {
@@ -384,9 +338,7 @@ fn interleaved_plans_lose_nothing_and_overtake_nothing() {
                     *plan = None;
                 }
                 Step::Done(Some(item)) => {
-                    let overtaken = before
-                        .iter()
-                        .find(|other| other.0 < item.0 && present.contains(other));
+                    let overtaken = before.iter().find(|other| other.0 < item.0 && present.contains(other));
                     prop_assert_eq!(overtaken, None, "{:?} came first", item);
                     let at = present.iter().position(|other| *other == item);
                     prop_assert!(at.is_some(), "{:?} was not there", item);
@@ -397,37 +349,30 @@ fn interleaved_plans_lose_nothing_and_overtake_nothing() {
         }
         Ok(())
     }
-    let script = vec(
-        (0..12_usize, prop::option::weighted(0.55, 0..30_u8)),
-        0..800,
-    );
-    property(
-        "interleaved_plans_lose_nothing_and_overtake_nothing",
-        script,
-        |script| {
-            let heap = Guarded::new();
-            let mut present = Vec::new();
-            let mut plans: Vec<Option<Plan>> = (0..12).map(|_| None).collect();
-            for (tag, (who, key)) in script.into_iter().enumerate() {
-                let plan = plans[who].take().unwrap_or_else(|| match key {
-                    Some(key) => Plan::Push(PushPlan::new((key, tag as u64)), (key, tag as u64)),
-                    None => Plan::Pop(PopPlan::new(), present.clone()),
-                });
-                plans[who] = Some(plan);
-                step(&mut plans[who], &heap, &mut present)?;
+    let script = vec((0..12_usize, prop::option::weighted(0.55, 0..30_u8)), 0..800);
+    property("interleaved_plans_lose_nothing_and_overtake_nothing", script, |script| {
+        let heap = Guarded::new();
+        let mut present = Vec::new();
+        let mut plans: Vec<Option<Plan>> = (0..12).map(|_| None).collect();
+        for (tag, (who, key)) in script.into_iter().enumerate() {
+            let plan = plans[who].take().unwrap_or_else(|| match key {
+                Some(key) => Plan::Push(PushPlan::new((key, tag as u64)), (key, tag as u64)),
+                None => Plan::Pop(PopPlan::new(), present.clone()),
+            });
+            plans[who] = Some(plan);
+            step(&mut plans[who], &heap, &mut present)?;
+        }
+        for mut plan in plans {
+            while plan.is_some() {
+                step(&mut plan, &heap, &mut present)?;
             }
-            for mut plan in plans {
-                while plan.is_some() {
-                    step(&mut plan, &heap, &mut present)?;
-                }
-            }
-            let mut left = heap.items();
-            left.sort_unstable();
-            present.sort_unstable();
-            prop_assert_eq!(left, present);
-            Ok(())
-        },
-    );
+        }
+        let mut left = heap.items();
+        left.sort_unstable();
+        present.sort_unstable();
+        prop_assert_eq!(left, present);
+        Ok(())
+    });
 }
 
 struct Shared(Mutex<VersionedHeap<Item>>);
@@ -452,10 +397,7 @@ fn priority_heap_loses_nothing_between_threads() {
                 thread::spawn(move || {
                     let state = Cell::new(seed ^ worker.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                     let next = || {
-                        let number = state
-                            .get()
-                            .wrapping_mul(6_364_136_223_846_793_005)
-                            .wrapping_add(worker | 1);
+                        let number = state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(worker | 1);
                         state.set(number);
                         number >> 33
                     };
@@ -490,8 +432,7 @@ fn priority_heap_loses_nothing_between_threads() {
             popped.extend(outs);
         }
         let rest: Vec<Item> =
-            std::iter::from_fn(|| pop(&*heap, |a, b| Ok::<bool, ()>(a.0 < b.0)).ok().flatten())
-                .collect();
+            std::iter::from_fn(|| pop(&*heap, |a, b| Ok::<bool, ()>(a.0 < b.0)).ok().flatten()).collect();
         assert!(rest.is_sorted_by_key(|item| item.0));
         popped.extend(rest);
         pushed.sort_unstable();

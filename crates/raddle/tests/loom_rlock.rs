@@ -82,6 +82,7 @@ fn letting_go_altogether_admits_others_and_the_depth_comes_back() {
         let other = spawn(move || other.add_twice(2, &Alone).unwrap());
         let depth = guarded.lock.release_all(1).unwrap();
         assert_eq!(depth, 2);
+        assert!(!guarded.lock.is_owned_by(1));
         guarded.acquire(1, &Alone).unwrap();
         guarded.lock.restore(depth);
         guarded.value.add(1);

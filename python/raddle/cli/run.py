@@ -52,8 +52,10 @@ class Start(NamedTuple):
     """What goes to the front of ``sys.path``; None: nothing."""
     names: dict[str, Any]
     """What ``__main__`` has beside the names that every program finds there."""
-    execute: Callable[[], object]
-    """Runs the program in ``sys.modules["__main__"]``."""
+    load: Callable[[], CodeType | None]
+    """Makes the code to execute; it may fail as the program itself does. None: it has been executed already."""
+    module: str = ""
+    """What ``runpy`` is to find and execute instead."""
 
 
 def run(options: Options) -> int:
@@ -70,13 +72,20 @@ def run(options: Options) -> int:
         start = _find(options)
         _install(options)
     except Refused as error:
-        sys.stderr.write(f"{error}\n")
+        _write(f"{error}\n")
         return error.status
     _become(start, options.arguments)
     _uncover(start.path0, set(sys.modules) - loaded)
     failure = None
     try:
-        start.execute()
+        if start.module:
+            import runpy
+
+            runpy._run_module_as_main(start.module, start.argv0 == "-m")  # type: ignore[attr-defined]
+        else:
+            code = start.load()
+            if code is not None:
+                exec(code, vars(sys.modules["__main__"]))
     except SystemExit:
         raise
     except BaseException as error:
@@ -109,7 +118,7 @@ def _install(options: Options) -> None:
     except OSError as error:
         raise Refused(f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR) from None
     if options.explain:
-        sys.stderr.write(_explanation(done.replaced, done.missed))
+        _write(_explanation(done.replaced, done.missed))
 
 
 def _explanation(replaced: list[str], missed: list[str]) -> str:
@@ -117,11 +126,7 @@ def _explanation(replaced: list[str], missed: list[str]) -> str:
 
     lines = [f"raddle {__version__} replaced {len(replaced)} names of the standard library:"]
     lines += [f"    {name}" for name in replaced]
-    lines.append(
-        f"raddle could not reach {len(missed)} names that were bound before it was installed:"
-        if missed
-        else "raddle reached every name that was bound before it was installed."
-    )
+    lines.append(f"raddle could not reach, because they were bound before it was installed: {len(missed)}")
     lines += [f"    {sentence}" for sentence in missed]
     return "\n".join(lines) + "\n"
 
@@ -134,14 +139,14 @@ def _find(options: Options) -> Start:
     here = None if sys.flags.safe_path else ""
     if options.kind == "m":
         path0 = here if here is None else _cwd()
-        return Start("-m", path0, {}, lambda: _run_module(options.program, True))
+        return Start("-m", path0, {}, _nothing, options.program)
     if options.kind == "c":
-        return Start("-c", here, {}, lambda: _run_code(options.program))
+        return Start("-c", here, {}, lambda: _compile_argument(options.program))
     if options.program == "-":
-        return Start("-", here, {"__file__": "<stdin>", "__cached__": None}, _run_stdin)
+        return Start("-", here, {"__file__": "<stdin>", "__cached__": None}, _compile_stdin)
     path = os.path.join(_cwd(), options.program)  # as the interpreter has it: not normalised
     if _holds_modules(path):
-        return Start(options.program, path, {}, lambda: _run_module("__main__", False))
+        return Start(options.program, path, {}, _nothing, "__main__")
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -152,7 +157,7 @@ def _find(options: Options) -> Start:
     loader = (SourcelessFileLoader if compiled else SourceFileLoader)("__main__", path)
     names = {"__loader__": loader, "__file__": path, "__cached__": None}
     path0 = here if here is None else os.path.dirname(os.path.realpath(path))
-    return Start(options.program, path0, names, lambda: _run_file(data, path, compiled))
+    return Start(options.program, path0, names, lambda: _compile_file(data, path, compiled))
 
 
 def _cwd() -> str:
@@ -199,24 +204,22 @@ def _uncover(path0: str | None, loaded: set[str]) -> None:
                     del sys.modules[known]
 
 
-def _run_module(name: str, alter_argv: bool) -> None:
-    import runpy
-
-    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
+def _nothing() -> None:
+    pass
 
 
-def _run_file(data: bytes, path: str, compiled: bool) -> None:
+def _compile_file(data: bytes, path: str, compiled: bool) -> CodeType:
     if not compiled:
-        _execute(compile(data, path, "exec", dont_inherit=True))
-    elif data[:4] != MAGIC_NUMBER:
+        return compile(data, path, "exec", dont_inherit=True)
+    if data[:4] != MAGIC_NUMBER:
         raise RuntimeError("Bad magic number in .pyc file")
-    else:
-        import marshal
+    import marshal
 
-        _execute(marshal.loads(data[16:]))
+    code: CodeType = marshal.loads(data[16:])
+    return code
 
 
-def _run_code(source: str) -> None:
+def _compile_argument(source: str) -> CodeType:
     source += "\n"
     code = compile(source, "<string>", "exec", dont_inherit=True)
     if sys.version_info >= (3, 13):
@@ -225,22 +228,18 @@ def _run_code(source: str) -> None:
 
         key: Any = code if hasattr(linecache, "_interactive_cache") else "<string>"
         linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
-    _execute(code)
+    return code
 
 
-def _run_stdin() -> None:
+def _compile_stdin() -> CodeType | None:
     if sys.stdin is None:
-        return
-    if sys.stdin.isatty():
-        import code
+        return None
+    if not sys.stdin.isatty():
+        return compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True)
+    import code
 
-        code.interact(local=vars(sys.modules["__main__"]), exitmsg="")
-    else:
-        _execute(compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True))
-
-
-def _execute(code: CodeType) -> None:
-    exec(code, vars(sys.modules["__main__"]))
+    code.interact(local=vars(sys.modules["__main__"]), exitmsg="")
+    return None
 
 
 # How a program ends by an exception

@@ -6,5 +6,5 @@
 mod graph;
 mod order;
 
-pub use graph::{Deadlock, Party, find_from, find_all};
+pub use graph::{Deadlock, Party, find_all, find_from};
 pub use order::{Inversion, acquired, forget, released};

@@ -51,11 +51,6 @@ pub(crate) fn wake(word: &Futex, count: u32) {
     let word: *const std::sync::atomic::AtomicU32 = &raw const **word;
     // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
     unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word,
-            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            count.min(i32::MAX as u32),
-        );
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count.min(i32::MAX as u32));
     }
 }

@@ -32,9 +32,9 @@ pub use clock::{Deadline, now};
 pub use signal::{Key, Signal};
 
 use crate::primitive::{AtomicU32, Futex, Ordering};
-use crate::trace::{Kind, Resource};
 #[cfg(not(raddle_loom))]
 use crate::trace::thread::{Publication, Thread, nudges};
+use crate::trace::{Kind, Resource};
 #[cfg(not(raddle_loom))]
 use os::Slept;
 use std::fmt;
@@ -204,8 +204,7 @@ impl<'a> Parking<'a> {
 
     /// Whether an explorer has held the thread back in place of the operating system.
     fn taken_over(&self) -> bool {
-        crate::trace::hook()
-            .is_some_and(|hook| hook.block(self.kind, self.name) == crate::trace::Takeover::Retry)
+        crate::trace::hook().is_some_and(|hook| hook.block(self.kind, self.name) == crate::trace::Takeover::Retry)
     }
 
     /// The model has no clock, and a spin in it is only a scheduling point.

@@ -58,10 +58,7 @@ pub struct PushPlan<T> {
 impl<T> PushPlan<T> {
     /// A push of `item` that has not begun.
     pub fn new(item: T) -> Self {
-        PushPlan {
-            item: Some(item),
-            walk: Walk::new(),
-        }
+        PushPlan { item: Some(item), walk: Walk::new() }
     }
 
     /// Answer the last [`Step::Compare`]. Ignored when none is open.
@@ -212,13 +209,7 @@ pub struct VersionedHeap<T> {
 impl<T> VersionedHeap<T> {
     /// An empty heap. Does not allocate.
     pub const fn new() -> Self {
-        VersionedHeap {
-            items: Vec::new(),
-            deferred: VecDeque::new(),
-            absorbed: 0,
-            unsettled: false,
-            version: 0,
-        }
+        VersionedHeap { items: Vec::new(), deferred: VecDeque::new(), absorbed: 0, unsettled: false, version: 0 }
     }
 
     /// Number of items. O(1).
@@ -384,9 +375,7 @@ impl<T: Clone> VersionedHeap<T> {
         let overdue = walk.behind.is_some_and(|behind| self.absorbed < behind);
         if self.unsettled {
             Job::Settle
-        } else if !self.deferred.is_empty()
-            && (overdue || (own == Job::Take && self.items.is_empty()))
-        {
+        } else if !self.deferred.is_empty() && (overdue || (own == Job::Take && self.items.is_empty())) {
             Job::Absorb
         } else {
             own
@@ -396,14 +385,7 @@ impl<T: Clone> VersionedHeap<T> {
     /// Bring `walk` to its next comparison, and return clones for it, or to rest. `item` is the one to push, if any.
     fn advance(&self, walk: &mut Walk, item: Option<&T>) -> Option<(T, T)> {
         if walk.phase == Phase::Start {
-            walk.job = self.choose(
-                walk,
-                if item.is_some() {
-                    Job::Place
-                } else {
-                    Job::Take
-                },
-            );
+            walk.job = self.choose(walk, if item.is_some() { Job::Place } else { Job::Take });
             (walk.phase, walk.position) = match walk.job {
                 Job::Place | Job::Absorb => (Phase::Climb, self.items.len()),
                 Job::Settle | Job::Take => (Phase::Descend, 0),
@@ -506,11 +488,7 @@ pub trait Access<T> {
 /// assert_eq!(pop(&heap, less), Ok(Some(2.0)));
 /// assert_eq!(pop(&heap, less), Ok(None));
 /// ```
-pub fn push<T, A, E>(
-    access: &A,
-    item: T,
-    mut less: impl FnMut(&T, &T) -> Result<bool, E>,
-) -> Result<(), (E, T)>
+pub fn push<T, A, E>(access: &A, item: T, mut less: impl FnMut(&T, &T) -> Result<bool, E>) -> Result<(), (E, T)>
 where
     T: Clone,
     A: Access<T> + ?Sized,
@@ -534,10 +512,7 @@ where
 ///
 /// # Errors
 /// The error of `less`. The heap holds what it held.
-pub fn pop<T, A, E>(
-    access: &A,
-    mut less: impl FnMut(&T, &T) -> Result<bool, E>,
-) -> Result<Option<T>, E>
+pub fn pop<T, A, E>(access: &A, mut less: impl FnMut(&T, &T) -> Result<bool, E>) -> Result<Option<T>, E>
 where
     T: Clone,
     A: Access<T> + ?Sized,
@@ -573,10 +548,7 @@ mod tests {
 
     impl<T> Guarded<T> {
         fn new() -> Self {
-            Guarded {
-                heap: RefCell::new(VersionedHeap::new()),
-                takings: Cell::new(0),
-            }
+            Guarded { heap: RefCell::new(VersionedHeap::new()), takings: Cell::new(0) }
         }
     }
 
@@ -654,9 +626,7 @@ mod tests {
                 if child >= self.items.len() {
                     break;
                 }
-                if child + 1 < self.items.len()
-                    && !self.less(self.items[child], self.items[child + 1])
-                {
+                if child + 1 < self.items.len() && !self.less(self.items[child], self.items[child + 1]) {
                     child += 1;
                 }
                 self.items[at] = self.items[child];
@@ -670,9 +640,7 @@ mod tests {
 
     fn numbers(mut state: u64) -> impl FnMut() -> u64 {
         move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state >> 33
         }
     }
@@ -680,10 +648,7 @@ mod tests {
     /// The sums were computed with CPython 3.13's `heapq`, running the same operations on the same numbers.
     #[test]
     fn agrees_with_cpython() {
-        for (keys, sum, comparisons) in [
-            (50, 0xf503_a886_f276_fb1d, 202_257),
-            (1000, 0x87fa_03ac_d037_2d50, 203_544),
-        ] {
+        for (keys, sum, comparisons) in [(50, 0xf503_a886_f276_fb1d, 202_257), (1000, 0x87fa_03ac_d037_2d50, 203_544)] {
             let heap = Guarded::new();
             let compared = Cell::new(0);
             let less = |a: &Item, b: &Item| {
@@ -932,14 +897,8 @@ mod tests {
             assert!(matches!(step, Step::Compare((0, 0), (1, 0))));
         }
         plan.answer(true);
-        assert!(matches!(
-            heap.with(|heap| heap.step_push(&mut plan)),
-            Step::Done(())
-        ));
-        assert!(matches!(
-            heap.with(|heap| heap.step_push(&mut plan)),
-            Step::Done(())
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_push(&mut plan)), Step::Done(())));
+        assert!(matches!(heap.with(|heap| heap.step_push(&mut plan)), Step::Done(())));
         assert_eq!(plan.into_item(), None);
         assert_eq!(heap.drain(), [(0, 0), (1, 0)]);
     }
@@ -949,17 +908,11 @@ mod tests {
         let heap = Guarded::new();
         heap.push((5, 0));
         let mut plan = PushPlan::new((3, 0));
-        assert!(matches!(
-            heap.with(|heap| heap.step_push(&mut plan)),
-            Step::Compare((3, 0), (5, 0))
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_push(&mut plan)), Step::Compare((3, 0), (5, 0))));
         heap.push((1, 0));
         plan.answer(true);
         // Below (1, 0) now, not below (5, 0).
-        assert!(matches!(
-            heap.with(|heap| heap.step_push(&mut plan)),
-            Step::Compare((3, 0), (1, 0))
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_push(&mut plan)), Step::Compare((3, 0), (1, 0))));
         drop(plan);
         assert_eq!(heap.drain(), [(1, 0), (5, 0)]);
     }
@@ -972,21 +925,12 @@ mod tests {
         }
         heap.heap.borrow_mut().deferred.push_back((9, 0));
         let mut plan = PopPlan::new();
-        assert!(matches!(
-            heap.with(|heap| heap.step_pop(&mut plan)),
-            Step::Compare(..)
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_pop(&mut plan)), Step::Compare(..)));
         assert_eq!(heap.with(VersionedHeap::take_all).len(), 9);
         plan.answer(true);
-        assert!(matches!(
-            heap.with(|heap| heap.step_pop(&mut plan)),
-            Step::Done(None)
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_pop(&mut plan)), Step::Done(None)));
         heap.push((4, 0));
-        assert!(matches!(
-            heap.with(|heap| heap.step_pop(&mut plan)),
-            Step::Done(Some((4, 0)))
-        ));
+        assert!(matches!(heap.with(|heap| heap.step_pop(&mut plan)), Step::Done(Some((4, 0)))));
     }
 
     /// Complains when a clone is dropped while the lock is held.

@@ -55,12 +55,7 @@ pub struct Barrier {
 impl Barrier {
     /// For this many parties, at least one.
     pub fn new(parties: usize) -> Self {
-        Self {
-            parties,
-            state: Spin::new(State::default()),
-            changed: Signal::new(),
-            longest: AtomicU32::new(0),
-        }
+        Self { parties, state: Spin::new(State::default()), changed: Signal::new(), longest: AtomicU32::new(0) }
     }
 
     /// How many parties it is for.

@@ -79,8 +79,7 @@ impl Event {
     /// Blocks until the flag is or was up, with nothing to interrupt it.
     pub fn wait(&self) {
         if !self.is_set() {
-            let mut parking =
-                Parking::new(Kind::Event, self, 0, crate::park::Deadline::NEVER, &crate::park::Alone);
+            let mut parking = Parking::new(Kind::Event, self, 0, crate::park::Deadline::NEVER, &crate::park::Alone);
             while self.wait_slow(&mut parking).is_err() {}
         }
     }

@@ -120,8 +120,11 @@ impl RawLock {
         }
         self.owner.store(0, Ordering::Relaxed);
         // Release: what was done under the lock is seen by the next acquire.
-        if self.state.swap(FREE, Ordering::Release) == WAITED_FOR {
-            wake(&self.state, 1);
+        match self.state.swap(FREE, Ordering::Release) {
+            // Another thread has released it since we looked.
+            FREE => return Err(NotLocked),
+            WAITED_FOR => wake(&self.state, 1),
+            _ => {}
         }
         Ok(())
     }

@@ -83,8 +83,7 @@ impl Semaphore {
     /// Takes a permit, blocking while there is none, with nothing to interrupt it.
     pub fn acquire(&self) {
         if !self.try_acquire() {
-            let mut parking =
-                Parking::new(Kind::Semaphore, self, 0, crate::park::Deadline::NEVER, &crate::park::Alone);
+            let mut parking = Parking::new(Kind::Semaphore, self, 0, crate::park::Deadline::NEVER, &crate::park::Alone);
             while self.acquire_slow(&mut parking).is_err() {}
         }
     }

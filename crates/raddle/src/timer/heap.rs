@@ -56,10 +56,7 @@ impl Ticket {
     /// The ticket that [`to_bits`](Ticket::to_bits) made into `bits`; `None` if no ticket has these bits.
     pub fn from_bits(bits: u64) -> Option<Ticket> {
         let generation = NonZeroU32::new((bits >> 32) as u32)?;
-        Some(Ticket {
-            slot: bits as u32,
-            generation,
-        })
+        Some(Ticket { slot: bits as u32, generation })
     }
 }
 
@@ -167,11 +164,7 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
         }
         self.grow();
         let ticket = self.claim(value);
-        let node = Node {
-            key,
-            seq: self.seq,
-            slot: ticket.slot,
-        };
+        let node = Node { key, seq: self.seq, slot: ticket.slot };
         self.seq += 1;
         self.nodes.push(node);
         self.sift_up(self.nodes.len() - 1, node);
@@ -203,11 +196,7 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
 
     /// Take out the first entry if its key is `now` or before. O(log n), O(1) when nothing is due.
     pub fn pop_due(&mut self, now: K) -> Option<(K, V)> {
-        if self.nodes.first()?.key <= now {
-            self.detach(0)
-        } else {
-            None
-        }
+        if self.nodes.first()?.key <= now { self.detach(0) } else { None }
     }
 
     /// Drop all entries and give the storage back; their tickets become stale. O(n).
@@ -239,18 +228,12 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
     pub fn in_order(&self) -> Vec<(Ticket, &K, &V)> {
         let mut nodes: Vec<&Node<K>> = self.nodes.iter().collect();
         nodes.sort_unstable_by(|a, b| a.cmp(b));
-        nodes
-            .into_iter()
-            .filter_map(|node| self.entry(node))
-            .collect()
+        nodes.into_iter().filter_map(|node| self.entry(node)).collect()
     }
 
     fn entry<'a>(&'a self, node: &'a Node<K>) -> Option<(Ticket, &'a K, &'a V)> {
         let slot = self.slot(node.slot);
-        let ticket = Ticket {
-            slot: node.slot,
-            generation: slot.generation,
-        };
+        let ticket = Ticket { slot: node.slot, generation: slot.generation };
         Some((ticket, &node.key, slot.value.as_ref()?))
     }
 
@@ -260,8 +243,7 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
     fn grow(&mut self) {
         let len = self.nodes.len();
         if len == self.nodes.capacity() {
-            self.nodes
-                .reserve_exact(if len < DOUBLING { len.max(4) } else { len / 4 });
+            self.nodes.reserve_exact(if len < DOUBLING { len.max(4) } else { len / 4 });
         }
     }
 
@@ -287,10 +269,7 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
     fn renumber(&mut self) {
         self.nodes.sort_unstable_by(|a, b| a.cmp(b));
         for position in 0..self.nodes.len() {
-            let node = Node {
-                seq: position as u32,
-                ..self.nodes[position]
-            };
+            let node = Node { seq: position as u32, ..self.nodes[position] };
             self.place(position, node);
         }
         self.seq = self.nodes.len() as u32;
@@ -370,32 +349,20 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
 
     /// The slot that `ticket` names, unless the ticket is stale.
     fn find(&self, ticket: Ticket) -> Option<&Slot<V>> {
-        let slot = self
-            .pages
-            .get(ticket.slot as usize / PAGE)?
-            .slots
-            .get(ticket.slot as usize % PAGE)?;
+        let slot = self.pages.get(ticket.slot as usize / PAGE)?.slots.get(ticket.slot as usize % PAGE)?;
         (slot.generation == ticket.generation && slot.value.is_some()).then_some(slot)
     }
 
     /// Put `value` into a free slot. The slot's `link` is not set yet.
     fn claim(&mut self, value: V) -> Ticket {
-        let generation =
-            NonZeroU32::new(self.generation.wrapping_add(1)).unwrap_or(NonZeroU32::MIN);
+        let generation = NonZeroU32::new(self.generation.wrapping_add(1)).unwrap_or(NonZeroU32::MIN);
         self.generation = generation.get();
         let number = match self.roomy.last() {
             Some(&number) => number,
             None => {
                 let number = self.pages.len() as u32;
-                assert!(
-                    number < NONE / PAGE as u32,
-                    "a deadline heap cannot hold 2^32 entries"
-                );
-                self.pages.push(Page {
-                    slots: Vec::new(),
-                    free: NONE,
-                    live: 0,
-                });
+                assert!(number < NONE / PAGE as u32, "a deadline heap cannot hold 2^32 entries");
+                self.pages.push(Page { slots: Vec::new(), free: NONE, live: 0 });
                 self.roomy.push(number);
                 number
             }
@@ -416,21 +383,14 @@ impl<K: Ord + Copy, V> DeadlineHeap<K, V> {
                     page.slots.reserve_exact(PAGE);
                 }
             }
-            page.slots.push(Slot {
-                value: Some(value),
-                generation,
-                link: 0,
-            });
+            page.slots.push(Slot { value: Some(value), generation, link: 0 });
             page.slots.len() as u32 - 1
         };
         page.live += 1;
         if page.live as usize == PAGE {
             self.roomy.pop();
         }
-        Ticket {
-            slot: number * PAGE as u32 + offset,
-            generation,
-        }
+        Ticket { slot: number * PAGE as u32 + offset, generation }
     }
 
     /// Take the value out of `slot` and free the slot; with the last of its page, the page's storage.
@@ -498,19 +458,11 @@ mod tests {
             }
             let mut live = 0;
             for (number, page) in self.pages.iter().enumerate() {
-                let used = page
-                    .slots
-                    .iter()
-                    .filter(|slot| slot.value.is_some())
-                    .count();
+                let used = page.slots.iter().filter(|slot| slot.value.is_some()).count();
                 assert_eq!(used, page.live as usize);
                 assert!(page.slots.len() <= PAGE);
                 live += used;
-                let listed = self
-                    .roomy
-                    .iter()
-                    .filter(|&&roomy| roomy as usize == number)
-                    .count();
+                let listed = self.roomy.iter().filter(|&&roomy| roomy as usize == number).count();
                 assert_eq!(listed, usize::from(used < PAGE));
                 let mut free = 0;
                 let mut next = page.free;
@@ -522,20 +474,14 @@ mod tests {
                 assert!(used > 0 || page.slots.capacity() == 0);
             }
             assert_eq!(live, self.len());
-            assert!(
-                self.roomy
-                    .iter()
-                    .all(|&page| (page as usize) < self.pages.len())
-            );
+            assert!(self.roomy.iter().all(|&page| (page as usize) < self.pages.len()));
         }
     }
 
     /// Deterministic numbers for the tests below; the seed is the argument.
     fn numbers(mut state: u64) -> impl FnMut() -> u64 {
         move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state >> 33
         }
     }
@@ -547,14 +493,8 @@ mod tests {
             heap.insert(value % 3, value);
             heap.check();
         }
-        let listed: Vec<i32> = heap
-            .in_order()
-            .into_iter()
-            .map(|(_, _, &value)| value)
-            .collect();
-        let popped: Vec<i32> = std::iter::from_fn(|| heap.pop())
-            .map(|(_, value)| value)
-            .collect();
+        let listed: Vec<i32> = heap.in_order().into_iter().map(|(_, _, &value)| value).collect();
+        let popped: Vec<i32> = std::iter::from_fn(|| heap.pop()).map(|(_, value)| value).collect();
         let mut expected: Vec<i32> = (0..500).collect();
         expected.sort_by_key(|value| value % 3);
         assert_eq!(popped, expected);
@@ -570,14 +510,9 @@ mod tests {
         assert!(heap.seq < 100);
         heap.check();
         for (value, ticket) in tickets.iter().enumerate() {
-            assert_eq!(
-                heap.get(*ticket),
-                Some((&(value as i32 % 4), &(value as i32)))
-            );
+            assert_eq!(heap.get(*ticket), Some((&(value as i32 % 4), &(value as i32))));
         }
-        let popped: Vec<i32> = std::iter::from_fn(|| heap.pop())
-            .map(|(_, value)| value)
-            .collect();
+        let popped: Vec<i32> = std::iter::from_fn(|| heap.pop()).map(|(_, value)| value).collect();
         let mut expected: Vec<i32> = (0..80).collect();
         expected.sort_by_key(|value| value % 4);
         assert_eq!(popped, expected);
@@ -608,10 +543,7 @@ mod tests {
         let mut heap = DeadlineHeap::new();
         heap.generation = u32::MAX - 1;
         let tickets: Vec<Ticket> = (0..3).map(|key| heap.insert(key, key)).collect();
-        let generations: Vec<u32> = tickets
-            .iter()
-            .map(|ticket| ticket.generation.get())
-            .collect();
+        let generations: Vec<u32> = tickets.iter().map(|ticket| ticket.generation.get()).collect();
         assert_eq!(generations, [u32::MAX, 1, 2]);
         for ticket in tickets {
             assert_eq!(Ticket::from_bits(ticket.to_bits()), Some(ticket));
@@ -626,9 +558,7 @@ mod tests {
         for key in [5, 1, 4, 2, 3] {
             heap.insert(key, ());
         }
-        let due: Vec<i32> = std::iter::from_fn(|| heap.pop_due(3))
-            .map(|(key, ())| key)
-            .collect();
+        let due: Vec<i32> = std::iter::from_fn(|| heap.pop_due(3)).map(|(key, ())| key).collect();
         assert_eq!(due, [1, 2, 3]);
         assert_eq!(heap.peek(), Some((&4, &())));
         assert_eq!(heap.len(), 2);
@@ -638,9 +568,7 @@ mod tests {
     fn removing_frees_the_value_at_once() {
         let mut heap = DeadlineHeap::new();
         let value = Rc::new(());
-        let tickets: Vec<Ticket> = (0..300)
-            .map(|key| heap.insert(key, Rc::clone(&value)))
-            .collect();
+        let tickets: Vec<Ticket> = (0..300).map(|key| heap.insert(key, Rc::clone(&value))).collect();
         for (gone, ticket) in tickets.into_iter().enumerate() {
             drop(heap.remove(ticket));
             assert_eq!(Rc::strong_count(&value), 300 - gone);
@@ -658,11 +586,7 @@ mod tests {
         for len in 1..200_000_usize {
             heap.insert(next(), value);
             if len >= 4096 {
-                assert!(
-                    heap.footprint() <= 40 * len,
-                    "{} bytes for {len} entries",
-                    heap.footprint()
-                );
+                assert!(heap.footprint() <= 40 * len, "{} bytes for {len} entries", heap.footprint());
             }
         }
     }
@@ -675,18 +599,11 @@ mod tests {
         let mut tickets: Vec<Ticket> = (0..100_000).map(|_| heap.insert(next(), value)).collect();
         let full = heap.footprint();
         while tickets.len() > 100 {
-            assert!(
-                heap.remove(tickets.swap_remove(next() as usize % tickets.len()))
-                    .is_some()
-            );
+            assert!(heap.remove(tickets.swap_remove(next() as usize % tickets.len())).is_some());
         }
         heap.check();
         // The survivors may each hold one page, and a page number costs 32 bytes.
-        assert!(
-            heap.footprint() < 100 * PAGE * 16 + full / 30,
-            "{}",
-            heap.footprint()
-        );
+        assert!(heap.footprint() < 100 * PAGE * 16 + full / 30, "{}", heap.footprint());
         for ticket in tickets {
             assert!(heap.remove(ticket).is_some());
         }
@@ -752,13 +669,8 @@ mod tests {
                 }
             }
             heap.check();
-            let left: Vec<(u64, u64)> = heap
-                .in_order()
-                .into_iter()
-                .map(|(_, &key, &value)| (key, value))
-                .collect();
-            let expected: Vec<(u64, u64)> =
-                model.iter().map(|&(key, value, _)| (key, value)).collect();
+            let left: Vec<(u64, u64)> = heap.in_order().into_iter().map(|(_, &key, &value)| (key, value)).collect();
+            let expected: Vec<(u64, u64)> = model.iter().map(|&(key, value, _)| (key, value)).collect();
             assert_eq!(left, expected, "seed {seed}");
             let mut taken = heap.take_all();
             taken.sort_unstable();

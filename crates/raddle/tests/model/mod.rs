@@ -4,7 +4,7 @@
 //! that is lost shows as loom's "deadlock" panic, a race for a [`Cell`] as "Causality violation".
 //!
 //! Each property names, under *Seeded*, changes to the core that were made by hand to see it fail.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use raddle::park::{Deadline, Host, Parking, Stop};
 use raddle::trace::{Kind, Resource};
