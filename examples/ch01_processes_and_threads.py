@@ -1,7 +1,8 @@
 """Chapter 1: a process and its threads.
 
-Shows that the threads of one process are in progress at the same time and share its memory, while another process has
-memory of its own. A Barrier proves the first claim: none of the threads could pass it if they ran one after the other.
+Shows that the threads of one process are in progress at the same time and share its memory, while another
+process has memory of its own. A Barrier proves the first claim: none of the threads could pass it if they ran
+one after the other.
 
 Run it with:  python examples/ch01_processes_and_threads.py
 """
@@ -27,7 +28,7 @@ for worker in workers:
 for worker in workers:
     worker.join()
 
-names, processes, threads = zip(*shared)
+names, processes, threads = zip(*shared, strict=True)
 print("in one list:", sorted(names))
 print("processes:", len(set(processes)), "threads:", len(set(threads)))
 

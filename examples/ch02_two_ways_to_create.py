@@ -1,7 +1,7 @@
 """Chapter 2: the two ways to make a thread.
 
-Shows a thread that runs a function it was given, and one that is an instance of a class with a run() of its own. The
-second way suits threads that keep a result or a state.
+Shows a thread that runs a function it was given, and one that is an instance of a class with a run() of its
+own. The second way suits threads that keep a result or a state.
 
 Run it with:  python examples/ch02_two_ways_to_create.py
 """

@@ -1,8 +1,8 @@
 """Chapter 3: the life of a thread: new, ready, running, blocked, dead.
 
-Shows `Thread.state`, which raddle adds: the state by name and, while a thread is blocked, what it waits for and how.
-The state "ready" lies between start() and the first instruction; it is too short to be caught for certain, so it is
-only named here.
+Shows `Thread.state`, which raddle adds: the state by name and, while a thread is blocked, what it waits for
+and how. The state "ready" lies between start() and the first instruction; it is too short to be caught for
+certain, so it is only named here.
 
 Run it with:  python examples/ch03_life_cycle.py
 """

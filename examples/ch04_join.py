@@ -1,7 +1,7 @@
 """Chapter 4: waiting for a thread to end.
 
-Shows that join() returns when the thread is dead, that join(timeout) may return before that (is_alive() tells which),
-and what cannot be joined.
+Shows that join() returns when the thread is dead, that join(timeout) may return before that (is_alive()
+tells which), and what cannot be joined.
 
 Run it with:  python examples/ch04_join.py
 """

@@ -1,7 +1,7 @@
 """Chapter 5: daemon threads.
 
-Shows that a program ends when its last non-daemon thread has ended, whatever its daemon threads are doing: the ticker
-below would go on for ever. The choice has to be made before start().
+Shows that a program ends when its last non-daemon thread has ended, whatever its daemon threads are doing:
+the ticker below would go on for ever. The choice has to be made before start().
 
 Run it with:  python examples/ch05_daemon.py
 """

@@ -1,7 +1,7 @@
 """Chapter 6: sleeping.
 
-Shows that a sleeping thread lets the others run: three naps taken at the same time last as long as one. And it shows
-what to use instead of sleep() when somebody may want to wake the sleeper: the timeout of an Event.
+Shows that a sleeping thread lets the others run: three naps taken at the same time last as long as one. And
+it shows what to use instead of sleep() when somebody may want to wake the sleeper: the timeout of an Event.
 
 Run it with:  python examples/ch06_sleep.py
 """

@@ -1,7 +1,7 @@
 """Chapter 7: locks keep an account right.
 
-Shows a lost update: two threads read the balance before either writes it. Then the same withdrawals under a Lock, a
-bank whose methods call each other under an RLock, and what raddle's locks know about themselves.
+Shows a lost update: two threads read the balance before either writes it. Then the same withdrawals under a
+Lock, a bank whose methods call each other under an RLock, and what raddle's locks know about themselves.
 
 Run it with:  python examples/ch07_locks.py
 """
@@ -53,7 +53,8 @@ print("with a lock:    two withdrawals of 300 from 1000 leave", safe.balance)
 
 
 class Bank:
-    """Every method takes the lock, and transfer() calls the two others while it holds it: the lock must be reentrant."""
+    """Every method takes the lock, and transfer() calls the two others while it holds it: the lock must be
+    reentrant."""
 
     def __init__(self, **balances):
         self.balances = balances
@@ -85,7 +86,9 @@ except ValueError as error:
 
 with safe.lock:
     owner = safe.lock.owner
-    print("the lock", repr(safe.lock.name), "is held by", owner.name, "- that is us:", owner is current_thread())
+    print(
+        "the lock", repr(safe.lock.name), "is held by", owner.name, "- that is us:", owner is current_thread()
+    )
     waiter = Thread(target=safe.withdraw, args=(1,), name="Cleo")
     waiter.start()
     while not safe.lock.waiters:

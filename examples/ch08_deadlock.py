@@ -1,7 +1,8 @@
 """Chapter 8: a deadlock, and three remedies.
 
-Two threads take the same two locks in opposite order, and each waits for the other for ever. Shows what helps: one
-order for all; a timeout; and raddle's detection, which breaks the circle with a DeadlockError and says who holds what.
+Two threads take the same two locks in opposite order, and each waits for the other for ever. Shows what
+helps: one order for all; a timeout; and raddle's detection, which breaks the circle with a DeadlockError and
+says who holds what.
 
 Run it with:  python examples/ch08_deadlock.py
 """

@@ -1,8 +1,9 @@
 """Chapter 9: conditions: waiting until something is true.
 
-An account that takes a deposit only when it is empty and a withdrawal only when it is not, so that the two take turns
-whatever the scheduler does. Three depositors and one customer share the work. Every thread goes on only when its
-condition holds, and every change is announced; that the numbers add up is what lets the program end.
+An account that takes a deposit only when it is empty and a withdrawal only when it is not, so that the two
+take turns whatever the scheduler does. Three depositors and one customer share the work. Every thread goes on
+only when its condition holds, and every change is announced; that the numbers add up is what lets the program
+end.
 
 Run it with:  python examples/ch09_condition.py
 """

@@ -1,7 +1,7 @@
 """Chapter 10: queues hand work from thread to thread.
 
-Shows the three orders, a bounded queue between producers and consumers with join() and shutdown(), the exceptions of
-the calls that do not wait, and raddle's put_many() and get_many().
+Shows the three orders, a bounded queue between producers and consumers with join() and shutdown(), the
+exceptions of the calls that do not wait, and raddle's put_many() and get_many().
 
 Run it with:  python examples/ch10_queues.py
 """
@@ -50,7 +50,10 @@ pages.shutdown()  # no more will come: the readers' get() raises ShutDown
 for thread in readers:
     thread.join()
 print("pages read:", len(read), "- each once:", len(set(read)) == 15)
-print("Ann's in order:", [page for page in read if page.startswith("Ann")] == [f"Ann, page {n}" for n in range(1, 6)])
+print(
+    "Ann's in order:",
+    [page for page in read if page.startswith("Ann")] == [f"Ann, page {n}" for n in range(1, 6)],
+)
 
 
 # Not waiting, and waiting for a limited time.

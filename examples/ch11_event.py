@@ -1,7 +1,7 @@
 """Chapter 11: events: one thread tells the others that something has happened.
 
-Shows runners that wait for a start signal, an event that is cleared and set again like a gate, and a wait with a
-timeout, which says whether the event came.
+Shows runners that wait for a start signal, an event that is cleared and set again like a gate, and a wait
+with a timeout, which says whether the event came.
 
 Run it with:  python examples/ch11_event.py
 """

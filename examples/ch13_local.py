@@ -1,7 +1,7 @@
 """Chapter 13: data of one's own in every thread.
 
-Shows that each thread finds its own values under the same name, that a subclass of local prepares them at a thread's
-first use, and that one thread's values are out of the others' sight.
+Shows that each thread finds its own values under the same name, that a subclass of local prepares them at a
+thread's first use, and that one thread's values are out of the others' sight.
 
 Run it with:  python examples/ch13_local.py
 """

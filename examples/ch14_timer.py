@@ -1,7 +1,7 @@
 """Chapter 14: timers: a function called later.
 
-Shows a Timer that fires, one that is cancelled, one that starts the next, and that pending timers cost no thread of
-their own: ten thousand of them wait in one heap.
+Shows a Timer that fires, one that is cancelled, one that starts the next, and that pending timers cost no
+thread of their own: ten thousand of them wait in one heap.
 
 Run it with:  python examples/ch14_timer.py
 """
@@ -46,7 +46,12 @@ late = [Timer(3600, fired.set) for _ in range(10_000)]
 for timer in late:
     timer.start()
 threads = len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 0
-print("pending timers:", sum(timer.is_alive() for timer in late), "- threads of the process below 10:", threads < 10)
+print(
+    "pending timers:",
+    sum(timer.is_alive() for timer in late),
+    "- threads of the process below 10:",
+    threads < 10,
+)
 for timer in late:
     timer.cancel()
 for timer in late:

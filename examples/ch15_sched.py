@@ -1,12 +1,14 @@
 """Chapter 15: a schedule of events.
 
-Shows that events run in the order of their times, those of one time by priority and then as entered; cancelling; a
-clock of one's own, with which a day passes at once; and raddle's every(), which repeats without drifting.
+Shows that events run in the order of their times, those of one time by priority and then as entered;
+cancelling; a clock of one's own, with which a day passes at once; and raddle's every(), which repeats without
+drifting.
 
 Run it with:  python examples/ch15_sched.py
 """
 
 import time
+from itertools import pairwise
 
 from raddle.sched import scheduler
 from raddle.threading import Thread
@@ -62,7 +64,7 @@ def inspect():
 clock.now = 0.0
 rounds = day.every(2 * HOUR, inspect)
 day.run()
-gaps = [after - before for before, after in zip(begun, begun[1:])]
+gaps = [after - before for before, after in pairwise(begun)]
 print("hours between rounds:", gaps)
 
 # On the real clock, in a thread: run() waits for each event, whatever the order in which they were entered.

@@ -1,7 +1,7 @@
 """The tour's first stop: a deadlock that explains itself.
 
-A plain program, with nothing of raddle in it. Two transfers between the same two accounts run at once, one each way;
-each takes the lock of the paying account first. Under python it hangs without a word:
+A plain program, with nothing of raddle in it. Two transfers between the same two accounts run at once, one
+each way; each takes the lock of the paying account first. Under python it hangs without a word:
 
     python examples/tour_deadlock.py            (end it with Ctrl-C)
     raddle run examples/tour_deadlock.py

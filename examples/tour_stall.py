@@ -1,8 +1,9 @@
 """The tour's second stop: a stall that explains itself.
 
-A plain program, with nothing of raddle in it. A producer puts ten orders into a queue and one sign that no more will
-come. But there are two packers: the one that takes the sign goes home, the other waits for ever. No circle, so no
-deadlock: there is just nobody left who could put anything. Under python it hangs without a word:
+A plain program, with nothing of raddle in it. A producer puts ten orders into a queue and one sign that no
+more will come. But there are two packers: the one that takes the sign goes home, the other waits for ever. No
+circle, so no deadlock: there is just nobody left who could put anything. Under python it hangs without a
+word:
 
     python examples/tour_stall.py               (end it with Ctrl-C)
     raddle run --on-stall exit examples/tour_stall.py

@@ -7,7 +7,7 @@ from itertools import repeat
 from .harness import SAMPLE_LIMIT, check, mark, row, since
 
 
-@row("event.set_clear", "Event set+clear", needs=["Event"], target=20)
+@row("event.set_clear", "Event set+clear", needs=["Event"], solo=True, target=20)
 def set_clear(impl, n):
     """Nobody waits."""
     event = impl.Event()
@@ -28,7 +28,7 @@ def set_clear(impl, n):
     return spent
 
 
-@row("event.is_set", "Event is_set", needs=["Event"])
+@row("event.is_set", "Event is_set", needs=["Event"], solo=True)
 def is_set(impl, n):
     """What a worker's loop asks at every turn."""
     event = impl.Event()
@@ -48,7 +48,7 @@ def is_set(impl, n):
     return since(start)
 
 
-@row("event.wait_set", "Event wait, already set", needs=["Event"])
+@row("event.wait_set", "Event wait, already set", needs=["Event"], solo=True)
 def wait_set(impl, n):
     """Nothing to wait for."""
     event = impl.Event()
@@ -63,7 +63,7 @@ def wait_set(impl, n):
     return since(start)
 
 
-@row("event.new", "Event()", needs=["Event"])
+@row("event.new", "Event()", needs=["Event"], solo=True)
 def new_event(impl, n):
     """Creation."""
     make = impl.Event
@@ -89,19 +89,19 @@ def _pairs(semaphore, n):
     return since(start)
 
 
-@row("semaphore.pair", "Semaphore acquire+release", needs=["Semaphore"], target=20)
+@row("semaphore.pair", "Semaphore acquire+release", needs=["Semaphore"], solo=True, target=20)
 def semaphore_pair(impl, n):
     """One permit, nobody else."""
     return _pairs(impl.Semaphore(1), n)
 
 
-@row("semaphore.bounded", "BoundedSemaphore acquire+release", needs=["BoundedSemaphore"])
+@row("semaphore.bounded", "BoundedSemaphore acquire+release", needs=["BoundedSemaphore"], solo=True)
 def bounded_pair(impl, n):
     """The same with an upper bound."""
     return _pairs(impl.BoundedSemaphore(1), n)
 
 
-@row("semaphore.with", "with Semaphore", needs=["Semaphore"])
+@row("semaphore.with", "with Semaphore", needs=["Semaphore"], solo=True)
 def semaphore_with(impl, n):
     """with semaphore: pass"""
     semaphore = impl.Semaphore(2)
@@ -112,7 +112,7 @@ def semaphore_with(impl, n):
     return since(start)
 
 
-@row("condition.notify", "Condition notify, nobody waits", needs=["Condition"], target=3)
+@row("condition.notify", "Condition notify, nobody waits", needs=["Condition"], solo=True, target=3)
 def notify(impl, n):
     """The lock is held, as it must be."""
     condition = impl.Condition()
@@ -127,7 +127,7 @@ def notify(impl, n):
         return since(start)
 
 
-@row("condition.with", "with Condition", needs=["Condition"])
+@row("condition.with", "with Condition", needs=["Condition"], solo=True)
 def condition_with(impl, n):
     """with condition: pass"""
     condition = impl.Condition()

@@ -94,6 +94,8 @@ class Row:
     contenders: tuple[str, ...] = CONTENDERS
     baseline: str = "stdlib"
     measured: str = "raddle"
+    #: One thread that never waits: timed by the CPU clock, which the machine's other processes disturb less.
+    solo: bool = False
     #: Every sample in a process of its own (idle, memory).
     own_process: bool = False
 
@@ -259,7 +261,7 @@ def measure(one: Row, rounds: int, seconds: float, quick: bool) -> dict[str, dic
         for name in names[first:] + names[:first]:
             n = sizes[name]
             wall, cpu = sample(one, adapters[name], n)
-            value = (cpu if one.kind == "cpu" else wall) / n * 1e9
+            value = (cpu if one.solo or one.kind == "cpu" else wall) / n * 1e9
             check(math.isfinite(value) and (value > 0 or one.kind == "cpu"), f"{name} took {value} ns per operation")
             result[name]["values"].append(value)
             result[name]["cpu"].append(cpu / n * 1e9)

@@ -15,8 +15,8 @@ _SITES = {
 }
 
 
-@row("lock.pair_sites", "Lock acquire+release, sites kept", needs=["Lock"], **_SITES)
-@row("lock.pair", "Lock acquire+release", needs=["Lock"], target=2.5)
+@row("lock.pair_sites", "Lock acquire+release, sites kept", needs=["Lock"], solo=True, **_SITES)
+@row("lock.pair", "Lock acquire+release", needs=["Lock"], solo=True, target=2.5)
 def pair(impl, n):
     """lock.acquire(); lock.release()"""
     lock = impl.Lock()
@@ -47,8 +47,8 @@ def pair(impl, n):
     return spent
 
 
-@row("lock.with_sites", "with Lock, sites kept", needs=["Lock"], **_SITES)
-@row("lock.with", "with Lock", needs=["Lock"], target=2.0)
+@row("lock.with_sites", "with Lock, sites kept", needs=["Lock"], solo=True, **_SITES)
+@row("lock.with", "with Lock", needs=["Lock"], solo=True, target=2.0)
 def with_lock(impl, n):
     """with lock: pass"""
     lock = impl.Lock()
@@ -93,8 +93,8 @@ class _Account:
             self.moves += 1
 
 
-@row("lock.section_sites", "with Lock around a short method body, sites kept", needs=["Lock"], **_SITES)
-@row("lock.section", "with Lock around a short method body", needs=["Lock"])
+@row("lock.section_sites", "with Lock around a short method body, sites kept", needs=["Lock"], solo=True, **_SITES)
+@row("lock.section", "with Lock around a short method body", needs=["Lock"], solo=True)
 def section(impl, n):
     """A method that updates two attributes under the lock."""
     account = _Account(impl.Lock())
@@ -107,8 +107,8 @@ def section(impl, n):
     return spent
 
 
-@row("rlock.pair_sites", "RLock acquire+release, sites kept", needs=["RLock"], **_SITES)
-@row("rlock.pair", "RLock acquire+release", needs=["RLock"], target=2.5)
+@row("rlock.pair_sites", "RLock acquire+release, sites kept", needs=["RLock"], solo=True, **_SITES)
+@row("rlock.pair", "RLock acquire+release", needs=["RLock"], solo=True, target=2.5)
 def rlock_pair(impl, n):
     """rlock.acquire(); rlock.release()"""
     lock = impl.RLock()
@@ -137,7 +137,7 @@ def rlock_pair(impl, n):
     return since(start)
 
 
-@row("rlock.with", "with RLock", needs=["RLock"])
+@row("rlock.with", "with RLock", needs=["RLock"], solo=True)
 def with_rlock(impl, n):
     """with rlock: pass"""
     lock = impl.RLock()
@@ -166,7 +166,7 @@ def with_rlock(impl, n):
     return since(start)
 
 
-@row("rlock.nested", "RLock acquire+release, held already", needs=["RLock"])
+@row("rlock.nested", "RLock acquire+release, held already", needs=["RLock"], solo=True)
 def rlock_nested(impl, n):
     """The reentrant path: the owner takes it again."""
     lock = impl.RLock()
@@ -186,7 +186,7 @@ def rlock_nested(impl, n):
         return since(start)
 
 
-@row("lock.try", "Lock acquire(False) of a held lock", needs=["Lock"], contenders=("stdlib", "raddle"))
+@row("lock.try", "Lock acquire(False) of a held lock", needs=["Lock"], solo=True, contenders=("stdlib", "raddle"))
 def try_held(impl, n):
     """A try that fails."""
     lock = impl.Lock()
@@ -201,7 +201,7 @@ def try_held(impl, n):
     return spent
 
 
-@row("lock.new", "Lock()", needs=["Lock"])
+@row("lock.new", "Lock()", needs=["Lock"], solo=True)
 def new(impl, n):
     """Creation."""
     make = impl.Lock

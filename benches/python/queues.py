@@ -25,19 +25,19 @@ def _pairs(queue, n):
     return since(start)
 
 
-@row("queue.pair", "Queue put+get, one thread", needs=["UnboundedQueue"], target=30)
+@row("queue.pair", "Queue put+get, one thread", needs=["UnboundedQueue"], solo=True, target=30)
 def pair(impl, n):
     """queue.put(1); queue.get()"""
     return _pairs(impl.UnboundedQueue(), n)
 
 
-@row("queue.subclass", "Queue put+get, empty Python subclass", needs=["Subclass"])
+@row("queue.subclass", "Queue put+get, empty Python subclass", needs=["Subclass"], solo=True)
 def subclass(impl, n):
     """class Q(Queue): pass"""
     return _pairs(impl.Subclass(), n)
 
 
-@row("queue.overriding", "Queue put+get, subclass with its own _put and _get", needs=["Overriding"])
+@row("queue.overriding", "Queue put+get, subclass with its own _put and _get", needs=["Overriding"], solo=True)
 def overriding(impl, n):
     """The four hooks in Python."""
     queue = impl.Overriding()
@@ -47,19 +47,19 @@ def overriding(impl, n):
     return spent
 
 
-@row("queue.lifo", "LifoQueue put+get, one thread", needs=["LifoQueue"])
+@row("queue.lifo", "LifoQueue put+get, one thread", needs=["LifoQueue"], solo=True)
 def lifo(impl, n):
     """The same on a stack."""
     return _pairs(impl.LifoQueue(), n)
 
 
-@row("queue.simple", "SimpleQueue put+get, one thread (stdlib: C)", needs=["SimpleQueue"])
+@row("queue.simple", "SimpleQueue put+get, one thread (stdlib: C)", needs=["SimpleQueue"], solo=True)
 def simple(impl, n):
     """The standard library's is in C already."""
     return _pairs(impl.SimpleQueue(), n)
 
 
-@row("queue.priority", "PriorityQueue put+get, 1,000 items inside", needs=["PriorityQueue"], least=100)
+@row("queue.priority", "PriorityQueue put+get, 1,000 items inside", needs=["PriorityQueue"], solo=True, least=100)
 def priority(impl, n):
     """Random integers through a heap that stays at a thousand."""
     rng = random.Random(SEED)
@@ -77,7 +77,7 @@ def priority(impl, n):
     return spent
 
 
-@row("queue.nowait", "Queue put_nowait+get_nowait", needs=["Queue"], contenders=("stdlib", "raddle", "culsans"))
+@row("queue.nowait", "Queue put_nowait+get_nowait", needs=["Queue"], solo=True, contenders=("stdlib", "raddle", "culsans"))
 def nowait(impl, n):
     """The calls that never block."""
     queue = impl.Queue()
@@ -88,7 +88,7 @@ def nowait(impl, n):
     return since(start)
 
 
-@row("queue.task_done", "Queue put+get+task_done", needs=["Queue"], contenders=("stdlib", "raddle", "culsans"))
+@row("queue.task_done", "Queue put+get+task_done", needs=["Queue"], solo=True, contenders=("stdlib", "raddle", "culsans"))
 def task_done(impl, n):
     """The worker's loop, without the work."""
     queue = impl.Queue()
@@ -102,7 +102,7 @@ def task_done(impl, n):
     return spent
 
 
-@row("queue.new", "Queue()", needs=["Queue"], contenders=("stdlib", "raddle", "culsans"))
+@row("queue.new", "Queue()", needs=["Queue"], solo=True, contenders=("stdlib", "raddle", "culsans"))
 def new(impl, n):
     """Creation."""
     make = impl.Queue
@@ -162,7 +162,7 @@ def bounded(impl, n):
     return _through(impl.Queue(16), n, 1, 1)
 
 
-@row("queue.batch", "100 items in and out (raddle: put_many, get_many)", needs=["put_all"], least=1, step=1, quick=5)
+@row("queue.batch", "100 items in and out (raddle: put_many, get_many)", needs=["put_all"], solo=True, least=1, step=1, quick=5)
 def batch(impl, n):
     """A batch per operation; the standard library has one call per item."""
     queue = impl.UnboundedQueue()

@@ -53,7 +53,7 @@ def burst(impl, n):
     return since(start)
 
 
-@row("local.get", "local, read an attribute", needs=["local"])
+@row("local.get", "local, read an attribute", needs=["local"], solo=True)
 def local_get(impl, n):
     """Ten reads per turn of the loop."""
     data = impl.local()
@@ -73,7 +73,7 @@ def local_get(impl, n):
     return since(start)
 
 
-@row("local.set", "local, write an attribute", needs=["local"])
+@row("local.set", "local, write an attribute", needs=["local"], solo=True)
 def local_set(impl, n):
     """Ten writes per turn of the loop."""
     data = impl.local()

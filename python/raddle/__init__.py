@@ -2,7 +2,7 @@
 
 Three ways in, from least to most:
 
-* ``from raddle.threading import Lock``: the mirror modules have the standard library's paths with ``raddle.`` in front;
+* ``from raddle.threading import Lock``: mirror modules, at the standard library's paths after ``raddle.``;
 * ``raddle.install()`` rebinds the names of the standard modules in this process;
 * ``raddle run app.py`` installs before any of the program's code runs.
 
@@ -27,8 +27,8 @@ def install() -> "Installation":
     """Rebind the names of the standard modules to raddle's objects, in this process.
 
     Returns:
-        What was replaced and what could not be reached: see ``Installation``. A second call changes nothing and
-        returns the same object.
+        What was replaced and what could not be reached: see ``Installation``. A second call changes nothing
+        and returns the same object.
     Raises:
         ImportError: the extension cannot be loaded, for instance in a sub-interpreter; nothing was replaced.
     Note:

@@ -1,8 +1,8 @@
 """``install()`` and ``uninstall()``: the names of the standard modules, bound to raddle's objects and back.
 
-What is replaced is a table, one row for each standard module. A name is rebound where the mirror has an object of its
-own; where the mirror re-exports the standard object there is nothing to do. Names that a module or a class took before
-the installation keep the standard object: ``Installation.missed`` lists them.
+What is replaced is a table, one row for each standard module. A name is rebound where the mirror has an
+object of its own; where the mirror re-exports the standard object there is nothing to do. Names that a module
+or a class took before the installation keep the standard object: ``Installation.missed`` lists them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import os
 import sys
 import weakref
 from collections import defaultdict
+from collections.abc import Iterator
 from types import FunctionType, ModuleType
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 from raddle import _originals
 
@@ -26,23 +27,23 @@ class Area(NamedTuple):
 
     standard: str
     """The standard module; its mirror is ``raddle.`` and the same path."""
-    private: dict[str, str] = {}
-    """Private standard names that the standard module's own code looks up at each use, and the mirror's name for each."""
+    private: tuple[tuple[str, str], ...] = ()
+    """Private names that the standard module's own code looks up at each use, and the mirror's for each."""
     added: tuple[str, ...] = ()
     """Names of newer Pythons that the mirror offers on every version."""
-    rebased: dict[str, str] = {}
+    rebased: tuple[tuple[str, str], ...] = ()
     """Private classes whose live instances must be instances of a replaced class too, and that class."""
     aliases: tuple[tuple[str, str, str], ...] = ()
-    """Other ways to the same constructor, as (module, name, public name): only for finding what was missed."""
+    """Other ways to a constructor, as (module, name, public name): only for finding what was missed."""
 
 
 AREAS = (
     Area(
         "threading",
-        # The function threading.RLock makes a _CRLock: those who took the function earlier are reached this way.
-        private={"_CRLock": "RLock"},
-        # The main thread and threads that Python did not start: isinstance(x, threading.Thread) has to stay true.
-        rebased={"_MainThread": "Thread", "_DummyThread": "Thread"},
+        # The function threading.RLock makes a _CRLock: who took the function earlier is reached this way.
+        private=(("_CRLock", "RLock"),),
+        # The main thread and threads that Python did not start must stay instances of threading.Thread.
+        rebased=(("_MainThread", "Thread"), ("_DummyThread", "Thread")),
         aliases=(("_thread", "allocate_lock", "Lock"), ("_thread", "RLock", "RLock")),
     ),
     Area("queue", added=("ShutDown",)),
@@ -60,15 +61,16 @@ class Installation:
 
     Attributes:
         replaced: the standard names that are raddle's now, such as ``"threading.Lock"``.
-        missed: sentences about what still is the standard library's. Looked for at the first access, in the modules
-            that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand modules.
+        missed: sentences about what still is the standard library's. Looked for at the first access, in the
+            modules that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand.
     """
 
     __slots__ = ("__weakref__", "_loaded", "_missed", "_originals", "_undo", "replaced")
 
     def __init__(self) -> None:
         self.replaced: list[str] = []
-        self._undo: list[tuple[Any, str, Any, Any]] = []  # (object, attribute, before, now), in order of change
+        # (object, attribute, before, now), in order of change
+        self._undo: list[tuple[Any, str, Any, Any]] = []
         self._originals: dict[int, tuple[str, Any]] = {}  # id of a standard object: (its public name, itself)
         self._loaded = [(name, weakref.ref(module)) for name, module in _modules() if not _is_owner(name)]
         self._missed: list[str] | None = None
@@ -127,11 +129,10 @@ def _nothing() -> None:
 
 def _import_areas() -> list[tuple[Area, ModuleType, ModuleType]]:
     """Load every mirror first, so that a failure leaves everything as it was."""
-    if sys.version_info < (3, 11):
-        raise ImportError(f"raddle needs CPython 3.11 or later; this is Python {sys.version.split()[0]}")
     if not _in_main_interpreter():
         raise ImportError(
-            "raddle.install() works in the main interpreter only: in a sub-interpreter its extension cannot be loaded"
+            "raddle.install() works in the main interpreter only: "
+            "in a sub-interpreter its extension cannot be loaded"
         )
     return [
         (area, importlib.import_module(area.standard), importlib.import_module("raddle." + area.standard))
@@ -150,7 +151,7 @@ def _in_main_interpreter() -> bool:
 
 
 def _replace(done: Installation, area: Area, standard: ModuleType, mirror: ModuleType) -> None:
-    wanted = {name: name for name in _public_names(standard)} | area.private
+    wanted = {name: name for name in _public_names(standard)} | dict(area.private)
     for name, mirrored in sorted(wanted.items()):
         old, new = vars(standard).get(name, _MISSING), getattr(mirror, mirrored, _MISSING)
         if old is _MISSING or new is _MISSING or new is old or old is None or isinstance(new, ModuleType):
@@ -168,8 +169,8 @@ def _replace(done: Installation, area: Area, standard: ModuleType, mirror: Modul
         alias = getattr(importlib.import_module(module), name, None)
         if alias is not None and f"{area.standard}.{public}" in done.replaced:
             done._originals.setdefault(id(alias), (f"{area.standard}.{public}", alias))
-    for name, base in area.rebased.items():
-        cls, new = vars(standard).get(name), getattr(mirror, base, None)
+    for name, base in area.rebased:
+        cls, new = vars(standard).get(name), getattr(mirror, base, object)
         if cls is not None and f"{area.standard}.{base}" in done.replaced and not issubclass(cls, new):
             _set(done, cls, "__bases__", (new,))
 
@@ -231,7 +232,8 @@ def _find_missed(
     for label, old in originals.values():
         if isinstance(old, type):
             for cls in _subclasses(old, originals):
-                yield f"{cls.__module__}.{cls.__qualname__} still derives from {label}: defined before install()"
+                name = f"{cls.__module__}.{cls.__qualname__}"
+                yield f"{name} still derives from {label}: defined before install()"
 
 
 def _missed_in(
@@ -243,7 +245,7 @@ def _missed_in(
         if id(value) in originals:
             yield _sentence(where, value, originals)
             continue
-        # By type(), not isinstance(): that one asks the object for its class, and a lazy module would load itself.
+        # By type(), not isinstance(): that asks the object for its class, and a lazy module loads itself.
         kind = type(value)
         if kind is staticmethod or kind is classmethod:
             value = value.__func__
@@ -267,7 +269,7 @@ def _missed_in_defaults(
 ) -> Iterator[str]:
     code, defaults = function.__code__, function.__defaults__ or ()
     positional = code.co_varnames[: code.co_argcount]
-    given = dict(zip(positional[len(positional) - len(defaults) :], defaults))
+    given = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
     for name, value in {**given, **(function.__kwdefaults__ or {})}.items():
         if id(value) in originals:
             yield _sentence(f"the default of {name!r} in {where}()", value, originals)
@@ -287,7 +289,8 @@ def _sentence(where: str, value: Any, originals: dict[int, tuple[str, Any]]) -> 
 
 def _subclasses(cls: type, originals: dict[int, tuple[str, Any]]) -> Iterator[type]:
     """The classes below ``cls`` outside its module, without those below another replaced class."""
-    for sub in type.__subclasses__(cls):
+    subclasses: list[type] = type.__subclasses__(cls)
+    for sub in subclasses:
         if id(sub) in originals or sub.__module__.partition(".")[0] == "raddle":
             continue
         if not _is_owner(sub.__module__):

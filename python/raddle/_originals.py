@@ -1,8 +1,9 @@
 """The standard library's own constructors, taken before raddle rebinds anything.
 
-A leaf: it imports nothing of raddle, so code that must not meet a patched name can always use it. ``install()`` imports
-it before its first change. ``RLock`` is the C type itself: the function ``threading.RLock`` looks its type up on each
-call and so follows an installation. ``Condition()`` without a lock does the same; give it one.
+A leaf: it imports nothing of raddle, so code that must not meet a patched name can always use it.
+``install()`` imports it before its first change. ``RLock`` is the C type itself: the function
+``threading.RLock`` looks its type up on each call and so follows an installation. ``Condition()`` without a
+lock does the same; give it one.
 """
 
 import _thread

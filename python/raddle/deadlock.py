@@ -42,7 +42,7 @@ __all__ = [
 STALL_EXIT_CODE = 75
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_STDLIB_THREADING = os.path.abspath(_std.__file__)
+_NOT_THE_PROGRAM = (_HERE, os.path.abspath(_std.__file__), "<frozen runpy>", "<frozen importlib")
 
 
 class DeadlockError(RuntimeError):
@@ -279,11 +279,10 @@ def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None
     if frame is None:
         return None, ""
     summary = traceback.extract_stack(frame)
-    # The last frames may be those that wait on the program's behalf.
-    while len(summary) > 1 and summary[-1].filename.startswith((_HERE, _STDLIB_THREADING)):
-        summary.pop()
-    last = summary[-1]
-    return f"{last.filename}:{last.lineno}", "".join(traceback.format_list(summary[-4:]))
+    # Frames that start the thread or the program, and those that wait on its behalf, are not the program's.
+    own = [entry for entry in summary if not entry.filename.startswith(_NOT_THE_PROGRAM)] or summary[-1:]
+    last = own[-1]
+    return f"{last.filename}:{last.lineno}", "".join(traceback.format_list(own[-4:]))
 
 
 def _describe(item: Any, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs the same program under `python` and under `raddle run`, in processes of their own with a time limit."""
+"""Runs a program under `python` and under `raddle run`, in processes of their own with a time limit."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def command_line(*arguments, options=(), under=()):
 
 
 def run(command, *, stdin="", cwd=None, env=None, timeout=tools.DEADLINE, stdout=subprocess.PIPE):
-    """Runs a command to its end. One that outlives the time limit is told to dump its stacks, and the test fails."""
+    """Runs a command to its end; one that outlives the time limit dumps its stacks, and the test fails."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

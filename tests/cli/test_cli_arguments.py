@@ -19,7 +19,9 @@ def fails(ended, *words, code=2):
     return ended
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"], ["run", "--help"], ["run", "-h"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["-h"], ["help"], ["run", "--help"], ["run", "-h"]], ids=" ".join
+)
 def test_help(arguments):
     ended = raddle(*arguments)
     assert (ended.code, ended.err) == (0, "")
@@ -37,7 +39,11 @@ def test_script():
     """The installed command does what `python -m raddle` does."""
     script = Path(sysconfig.get_path("scripts")) / "raddle"
     assert run([script, "--version"]) == raddle("--version")
-    assert run([script, "run", "-c", "import sys; print(sys.argv); sys.exit(3)", "x"]) == (3, "['-c', 'x']\n", "")
+    assert run([script, "run", "-c", "import sys; print(sys.argv); sys.exit(3)", "x"]) == (
+        3,
+        "['-c', 'x']\n",
+        "",
+    )
     interrupted = "raise KeyboardInterrupt"
     assert run([script, "run", "-c", interrupted]) == run(command_line("-c", interrupted))
 
@@ -71,10 +77,20 @@ class TestErrors:
         fails(raddle_run("--"), "no program given")
 
     @pytest.mark.parametrize(
-        "given, meant", [("--on-deadlok", "--on-deadlock"), ("--onstall", "--on-stall"), ("--explan", "--explain"), ("--reports=x", "--report")]
+        "given, meant",
+        [
+            ("--on-deadlok", "--on-deadlock"),
+            ("--onstall", "--on-stall"),
+            ("--explan", "--explain"),
+            ("--reports=x", "--report"),
+        ],
     )
     def test_unknown_option(self, given, meant):
-        fails(raddle_run(given, "app.py"), f"unknown option '{given.partition('=')[0]}'", f"did you mean '{meant}'?")
+        fails(
+            raddle_run(given, "app.py"),
+            f"unknown option '{given.partition('=')[0]}'",
+            f"did you mean '{meant}'?",
+        )
 
     def test_unknown_option_like_no_other(self):
         ended = fails(raddle_run("--xyz", "app.py"), "unknown option '--xyz'")
@@ -93,7 +109,12 @@ class TestErrors:
         fails(raddle_run(kind), f"{kind} needs")
 
     def test_wrong_value(self):
-        fails(raddle_run("--on-deadlock", "rais", "app.py"), "cannot be 'rais'", "raise or report", "did you mean 'raise'?")
+        fails(
+            raddle_run("--on-deadlock", "rais", "app.py"),
+            "cannot be 'rais'",
+            "raise or report",
+            "did you mean 'raise'?",
+        )
         fails(raddle_run("--on-stall=raise", "app.py"), "cannot be 'raise'", "report or exit")
 
     def test_unknown_command(self):
@@ -106,7 +127,7 @@ class TestErrors:
         fails(ended, "cannot write reports to 'no/such/folder'", "[Errno 2]")
 
     def test_unsupported_python(self):
-        """The check itself must not need what it checks for, so it can be tried by telling it another version."""
+        """The check must not need what it checks for: here it is told another version."""
         program = (
             "import sys; sys.version_info = (3, 10, 13, 'final', 0); import raddle.cli; "
             "sys.exit(raddle.cli.main(['run', 'app.py']))"
@@ -136,14 +157,25 @@ class TestExplain:
         assert (ended.code, ended.out) == (0, "program\n")
         lines = ended.err.splitlines()
         assert lines[0].startswith("raddle ") and "names of the standard library" in lines[0]
-        for name in ("threading.Lock", "threading.Thread", "threading.Timer", "queue.Queue", "sched.scheduler"):
+        for name in (
+            "threading.Lock",
+            "threading.Thread",
+            "threading.Timer",
+            "queue.Queue",
+            "sched.scheduler",
+        ):
             assert f"    {name}" in lines
 
     def test_lists_what_was_missed(self, tmp_path):
         """A module that the interpreter loads at its start, before anything else, cannot be reached."""
         (tmp_path / "sitecustomize.py").write_text("import early\n")
         (tmp_path / "early.py").write_text("from queue import Queue as Early\n")
-        ended = raddle_run("--explain", "-c", "", env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"})
+        ended = raddle_run(
+            "--explain",
+            "-c",
+            "",
+            env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        )
         assert ended.code == 0
         assert "    early.Early is still queue.Queue: bound before install()" in ended.err.splitlines()
 

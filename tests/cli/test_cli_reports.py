@@ -4,6 +4,7 @@ import signal
 
 import pytest
 from cli_processes import RADDLE_RUN, Talk, command_line, raddle_run
+
 from tools import wait_until
 
 #: Each thread holds one lock and waits for the other's, for certain. Lines count: the tests name some.
@@ -51,7 +52,9 @@ def app(tmp_path):
 
 
 class TestDeadlock:
-    @pytest.mark.parametrize("options", [[], ["--on-deadlock", "raise"], ["--on-deadlock=raise"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "options", [[], ["--on-deadlock", "raise"], ["--on-deadlock=raise"]], ids=" ".join
+    )
     def test_raise(self, options, app):
         """One thread gets the error, so the other can go on."""
         ended = raddle_run(*options, "app.py", cwd=app(DEADLOCK))
@@ -114,7 +117,9 @@ class TestStall:
         with Talk(command, cwd=folder) as talk:
             talk.wait_for("begin")
             report = folder / "hang.txt"
-            wait_until(lambda: report.exists() and 'app.py", line 3' in report.read_text(), "the report is written")
+            wait_until(
+                lambda: report.exists() and 'app.py", line 3' in report.read_text(), "the report is written"
+            )
             assert talk.process.poll() is None
             talk.process.kill()
             ended = talk.end()
@@ -130,7 +135,7 @@ class TestStall:
         ],
     )
     def test_other_waiting_is_no_stall(self, wait, app):
-        """A thread waits for an event that another would set after some input, a signal, a sleep, or a child's end."""
+        """The main thread would set the event after some input, a signal, a sleep, or a child's end."""
         source = (
             "import threading\n"
             "event = threading.Event()\n"

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from tools import check_child, run_child
 
 
@@ -43,7 +44,18 @@ def test_version_is_the_distribution_s():
 
 MUST = {
     "threading": [
-        *("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "Timer", "Thread", "_CRLock"),
+        *(
+            "Lock",
+            "RLock",
+            "Condition",
+            "Semaphore",
+            "BoundedSemaphore",
+            "Event",
+            "Barrier",
+            "Timer",
+            "Thread",
+            "_CRLock",
+        ),
     ],
     "queue": ["Queue", "LifoQueue", "PriorityQueue", "SimpleQueue"],
     "sched": ["scheduler"],
@@ -306,7 +318,7 @@ class Holder:
     class Inner:
         queue_class = queue.LifoQueue
 
-    def method(self, barrier=threading.Barrier):
+    def method(self, gate=threading.Barrier):
         pass
 
 @dataclasses.dataclass
@@ -315,7 +327,7 @@ class Record:
 
 per_key = collections.defaultdict(threading.Lock)
 """
-    SENTENCES = [
+    SENTENCES = (
         "early.L is still threading.Lock: bound before install()",
         "early.Event is still threading.Event: bound before install()",
         "early.Queue is still queue.Queue: bound before install()",
@@ -324,10 +336,10 @@ per_key = collections.defaultdict(threading.Lock)
         "early.Holder.lock_class is still threading.Lock: bound before install()",
         "early.Holder.factory is still threading.Semaphore: bound before install()",
         "early.Holder.Inner.queue_class is still queue.LifoQueue: bound before install()",
-        "the default of 'barrier' in early.Holder.method() is still threading.Barrier: bound before install()",
+        "the default of 'gate' in early.Holder.method() is still threading.Barrier: bound before install()",
         "the default factory of the field early.Record.lock is still threading.Lock: bound before install()",
         "the default factory of early.per_key is still threading.Lock: bound before install()",
-    ]
+    )
 
     @pytest.fixture
     def folder(self, tmp_path):
@@ -353,7 +365,10 @@ print(*done.missed, sep="\\n")
     def test_nothing_of_raddle_and_of_the_owners(self, folder):
         for sentence in self.missed(folder):
             for owner in ("raddle", "threading", "queue", "sched", "_thread", "_queue"):
-                assert f"{owner}." not in sentence.partition(" is still ")[0].partition(" still ")[0].split("early")[0]
+                assert (
+                    f"{owner}."
+                    not in sentence.partition(" is still ")[0].partition(" still ")[0].split("early")[0]
+                )
 
     def test_modules_loaded_later_are_fine(self, folder):
         (folder / "late.py").write_text(self.SOURCE)
@@ -437,7 +452,8 @@ interpreters.destroy(child)
 
 
 def test_subinterpreter():
-    """The extension belongs to the main interpreter; elsewhere there is a clear error and nothing is changed."""
+    """The extension belongs to the main interpreter; elsewhere there is a clear error and nothing is
+    changed."""
     run = "exec" if sys.version_info >= (3, 13) else "run_string"
     check_child(IN_SUBINTERPRETER.replace("{run}", run))
 

@@ -265,9 +265,11 @@ impl Native for PyBarrier {
             get::<Self>(c"parties", py_parties, c"How many threads it is for."),
             get::<Self>(c"n_waiting", py_n_waiting, c"How many wait in it now."),
             get::<Self>(c"broken", py_broken, c"Whether it is broken."),
-            get::<Self>(c"waiters", observe::py_waiters, c"How many threads wait now."),
-            get::<Self>(c"longest_wait", py_longest, c"The longest wait so far, in seconds."),
         ]
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        vec![(c"waiters", observe::py_waiters as ffi::getter), (c"longest_wait", py_longest as ffi::getter)]
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {

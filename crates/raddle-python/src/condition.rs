@@ -531,9 +531,11 @@ impl Native for PyCondition {
         vec![
             get::<Self>(c"_lock", py_lock, c"The lock."),
             get::<Self>(c"_waiters", py_line, c"As many entries as threads wait."),
-            get::<Self>(c"waiters", observe::py_waiters, c"How many threads wait now."),
-            get::<Self>(c"longest_wait", py_longest, c"The longest wait so far, in seconds."),
         ]
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        vec![(c"waiters", observe::py_waiters as ffi::getter), (c"longest_wait", py_longest as ffi::getter)]
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {

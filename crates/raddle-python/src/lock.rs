@@ -3,7 +3,7 @@
 use crate::args::{self, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
-use crate::native::{Native, This, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Which, method_fast, method_noargs, no_pickle};
 use crate::types::Slot;
 use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
@@ -276,12 +276,8 @@ fn lock_methods<C: Raw>() -> Vec<ffi::PyMethodDef> {
     ]
 }
 
-fn lock_attributes<C: Raw>() -> Vec<ffi::PyGetSetDef> {
-    vec![
-        get::<C>(c"owner", py_owner::<C>, c"The Thread that holds the lock, or None."),
-        get::<C>(c"waiters", observe::py_waiters, c"How many threads wait for it now."),
-        get::<C>(c"longest_wait", py_longest::<C>, c"The longest wait for it so far, in seconds."),
-    ]
+fn lock_additions<C: Raw>() -> Vec<(&'static CStr, ffi::getter)> {
+    vec![(c"owner", py_owner::<C>), (c"waiters", observe::py_waiters), (c"longest_wait", py_longest::<C>)]
 }
 
 fn repr_slot<C: Raw>() -> Vec<ffi::PyType_Slot> {
@@ -371,7 +367,11 @@ impl Native for RawLock {
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
-        lock_attributes::<Self>()
+        Vec::new()
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        lock_additions::<Self>()
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {
@@ -433,7 +433,11 @@ impl Native for RawRLock {
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
-        lock_attributes::<Self>()
+        Vec::new()
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        lock_additions::<Self>()
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {

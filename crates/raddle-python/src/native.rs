@@ -31,8 +31,13 @@ pub(crate) struct Head {
     name: AtomicPtr<ffi::PyObject>,
     /// Where it was created.
     created: AtomicU32,
+    /// How many had been created there before.
+    serial: u32,
     kind: Which,
 }
+
+/// How many objects each place has created: tells those of one line apart by name.
+static CREATED: [AtomicU32; 1 << 16] = [const { AtomicU32::new(0) }; 1 << 16];
 
 /// The types that the registry tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +123,11 @@ pub(crate) trait Native: Sized + 'static {
     /// Its attributes.
     fn attributes() -> Vec<ffi::PyGetSetDef>;
 
+    /// What the standard library's type does not have. A subclass may use these names for its own.
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        Vec::new()
+    }
+
     /// Further slots.
     fn slots() -> Vec<ffi::PyType_Slot> {
         Vec::new()
@@ -189,6 +199,9 @@ impl<'a, C: Native> This<'a, C> {
             return Ok(unsafe { Bound::from_borrowed_ptr(py, name) }.str()?.to_string());
         }
         Ok(match Site::from_word(self.object.head.created.load(Ordering::Relaxed)) {
+            Some(site) if self.object.head.serial > 0 => {
+                format!("{}#{}", site::short(site), self.object.head.serial + 1)
+            }
             Some(site) => site::short(site),
             None => "?".to_owned(),
         })
@@ -235,7 +248,9 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
         (*head).kind = C::WHICH;
-        *(*head).created.get_mut() = Site::to_word(site::here());
+        let site = Site::to_word(site::here());
+        *(*head).created.get_mut() = site;
+        (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         let mut registry = REGISTRY.lock();
         (*head).next = registry.0;
         if !registry.0.is_null() {
@@ -358,7 +373,6 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     };
     let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weakrefs))];
     let mut attributes = C::attributes();
-    attributes.push(get::<C>(c"name", name::<C>, c"The name given, else the place of its creation."));
     if C::DICT {
         members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
         attributes.push(ffi::PyGetSetDef {
@@ -418,7 +432,18 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
             None => ffi::PyType_FromSpec(&mut spec),
         }
     };
-    if ty.is_null() { Err(fetch(py)) } else { Ok(ty.cast()) }
+    if ty.is_null() {
+        return Err(fetch(py));
+    }
+    // SAFETY: a live type object, whose reference is kept for as long as the process lives.
+    let bound = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, ty) };
+    if C::BASE.is_none() {
+        crate::special::put_attribute(&bound, c"name", name::<C>)?;
+    }
+    for (name, getter) in C::additions() {
+        crate::special::put_attribute(&bound, name, getter)?;
+    }
+    Ok(ty.cast())
 }
 
 fn zeroed<T>() -> T {

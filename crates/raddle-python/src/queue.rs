@@ -902,8 +902,6 @@ fn attributes() -> Vec<ffi::PyGetSetDef> {
             set: Some(set_maxsize),
             ..part(c"maxsize", c"The most items at a time; without a bound if not positive.")
         },
-        get::<PyQueue>(c"waiters", observe::py_waiters, c"How many threads wait now."),
-        get::<PyQueue>(c"longest_wait", py_longest, c"The longest wait so far, in seconds."),
     ]
 }
 
@@ -938,6 +936,10 @@ impl Native for PyQueue {
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
         attributes()
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        vec![(c"waiters", observe::py_waiters as ffi::getter), (c"longest_wait", py_longest as ffi::getter)]
     }
 }
 
@@ -1144,9 +1146,11 @@ impl Native for PySimple {
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
         vec![
-            get::<Self>(c"waiters", observe::py_waiters, c"How many threads wait now."),
-            get::<Self>(c"longest_wait", simple_longest, c"The longest wait so far, in seconds."),
         ]
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        vec![(c"waiters", observe::py_waiters as ffi::getter), (c"longest_wait", simple_longest as ffi::getter)]
     }
 }
 

@@ -1,8 +1,8 @@
 //! `scheduler`: events in the order of time, priority and sequence.
 //!
-//! **Two orders.** While all times and priorities are exact floats and ints of 64 bits, an event has a [`Key`] that
-//! orders as Python orders the numbers, and the core's heap of deadlines holds it. The first event with anything else
-//! moves the scheduler over to a [`Tree`], which keeps the events sorted: only entering one compares, outside the
+//! **Two orders.** While all times and priorities are exact floats and ints of 64 bits, an event has a [`order::Key`]
+//! that orders as Python orders the numbers, and the core's heap of deadlines holds it. The first event with anything else
+//! moves the scheduler over to a tree, which keeps the events sorted: only entering one compares, outside the
 //! lock, and looking, taking and cancelling compare nothing. So a comparison may raise (the event is not entered),
 //! block, or use the scheduler. An empty scheduler begins with keys again.
 //!
@@ -16,6 +16,8 @@
 //! meanwhile ends them. A cancelled event does not: a program that moves an event by cancel and enter may not find
 //! that `run` has seen an empty queue in between.
 
+mod order;
+
 use crate::args;
 use crate::error::{entry, entry_or, fetch};
 use crate::gil::{PyHost, is_main_thread, python};
@@ -23,17 +25,15 @@ use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
 use crate::observe;
 use crate::types::Slot;
+use order::{Held, Queue, Rank, Search};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAnyMethods, PyCFunction, PyDict, PyTuple};
 use pyo3::{Bound, Py, PyAny, PyErr, PyResult, Python, ffi, intern};
 use raddle::park::{Deadline, Key as Seen, Parking, Signal, Stop, now};
 use raddle::primitive::{AtomicU64, Ordering, Spin};
-use raddle::timer::{DeadlineHeap, Ticket};
 use raddle::trace::{Claim, Kind, Resource, Waker};
-use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_void};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr::null_mut;
 
 /// Events that may run between two moments at which other threads get the interpreter.
@@ -167,7 +167,7 @@ impl PyScheduler {
 
     #[cold]
     fn add_compared(&self, py: Python<'_>, event: Held, rank: &Rank, sequence: u64) -> PyResult<bool> {
-        let mut search = Search { sequence, at: NIL, version: 0, answers: Vec::new(), restarts: 0 };
+        let mut search = Search::new(sequence);
         loop {
             let mut queue = self.queue.lock();
             // The tree may have gone meanwhile.
@@ -185,7 +185,7 @@ impl PyScheduler {
             let before = python(|| unsafe { ffi::PyObject_RichCompareBool(event.0, other.as_ptr(), ffi::Py_LT) });
             let failed = match before {
                 -1 => Some(fetch(py)),
-                _ if search.restarts > RESTARTS => {
+                _ if search.restarts() > RESTARTS => {
                     Some(PyRuntimeError::new_err("scheduler changed with every comparison of its times"))
                 }
                 _ => None,
@@ -195,7 +195,7 @@ impl PyScheduler {
                 python(|| drop(event.into_bound(py)));
                 return Err(error);
             }
-            search.answers.push((other_sequence, before == 1));
+            search.answer(other_sequence, before == 1);
         }
     }
 
@@ -210,18 +210,8 @@ impl PyScheduler {
 
     /// All events in the order in which they would run.
     fn in_order<'py>(&self, py: Python<'py>) -> Vec<(u64, Bound<'py, PyAny>)> {
-        let mut keyed = Vec::new();
-        let mut sorted = Vec::new();
-        {
-            let queue = self.queue.lock();
-            match &queue.sorted {
-                Sorted::Keys(heap) => keyed.extend(heap.iter().map(|(_, key, held)| (*key, held.clone_ref()))),
-                Sorted::Tree(tree) => sorted.extend(tree.in_order().map(|node| (node.sequence, node.held.clone_ref()))),
-            }
-        }
-        keyed.sort_unstable_by_key(|(key, _)| *key);
-        sorted.extend(keyed.into_iter().map(|(key, held)| (key.sequence, held)));
-        sorted.into_iter().map(|(sequence, held)| (sequence, held.into_bound(py))).collect()
+        let copied = self.queue.lock().copy();
+        copied.in_order().into_iter().map(|(sequence, held)| (sequence, held.into_bound(py))).collect()
     }
 }
 
@@ -249,8 +239,7 @@ fn five<'py>(
 /// The error that arguments are missing.
 #[cold]
 fn missing(function: &str, names: &[&str], missing: &[bool]) -> PyErr {
-    let names: Vec<String> =
-        names.iter().zip(missing).filter(|row| *row.1).map(|row| format!("'{}'", row.0)).collect();
+    let names: Vec<String> = names.iter().zip(missing).filter(|row| *row.1).map(|row| format!("'{}'", row.0)).collect();
     let (count, plural) = (names.len(), if names.len() == 1 { "" } else { "s" });
     let names = match names.split_last() {
         Some((last, [])) => last.clone(),
@@ -302,7 +291,8 @@ unsafe extern "C" fn py_enterabs(
         if number.is_null() {
             return Err(fetch(py));
         }
-        let [time, priority, action, argument, kwargs] = [time, priority, action, argument, kwargs].map(Bound::into_ptr);
+        let [time, priority, action, argument, kwargs] =
+            [time, priority, action, argument, kwargs].map(Bound::into_ptr);
         let event = new_event(py, [time, priority, number, action, argument, kwargs])?;
         this.add(py, Held(event.clone().into_ptr()), &rank, sequence)?;
         Ok(event.into_ptr())
@@ -329,9 +319,8 @@ unsafe extern "C" fn py_enter(
         let all = [object, time.as_ptr(), priority.as_ptr(), action.as_ptr(), argument.as_ptr(), kwargs];
         let name = intern!(py, "enterabs");
         // SAFETY: live objects, of which the first is the one that has the method; a subclass may have its own.
-        let event = python(|| unsafe {
-            ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), all.len(), null_mut())
-        });
+        let event =
+            python(|| unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), all.len(), null_mut()) });
         if event.is_null() { Err(fetch(py)) } else { Ok(event) }
     })
 }

@@ -309,9 +309,11 @@ impl Native for PySemaphore {
         vec![
             get::<Self>(c"_value", py_value, c"How many permits are left."),
             get::<Self>(c"_cond", crate::event::py_cond, c"A condition, for programs that look for one."),
-            get::<Self>(c"waiters", observe::py_waiters, c"How many threads wait now."),
-            get::<Self>(c"longest_wait", py_longest, c"The longest wait so far, in seconds."),
         ]
+    }
+
+    fn additions() -> Vec<(&'static CStr, ffi::getter)> {
+        vec![(c"waiters", observe::py_waiters as ffi::getter), (c"longest_wait", py_longest as ffi::getter)]
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {

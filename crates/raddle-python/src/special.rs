@@ -40,6 +40,14 @@ struct Bound {
     special: *mut Special,
 }
 
+/// An attribute that gives way to one of the instance's own: `self.name = ...` in a subclass is the subclass's.
+#[repr(C)]
+struct Attribute {
+    ob: ffi::PyObject,
+    getter: ffi::getter,
+}
+
+static ATTRIBUTE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 static SPECIAL: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(null_mut());
 /// Changed by attached threads only, which under the GIL is one at a time.
@@ -208,10 +216,25 @@ fn make(
     slots.push((ffi::Py_tp_members, members.leak().as_mut_ptr().cast()));
     slots.push((ffi::Py_tp_getset, rows.leak().as_mut_ptr().cast()));
     slots.push((ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void));
+    finish(py, name, size, slots, ffi::Py_TPFLAGS_HAVE_VECTORCALL)
+}
+
+/// A type without members of its own.
+fn make_plain(py: Python<'_>, name: &'static CStr, size: usize, slots: Slots) -> PyResult<*mut ffi::PyTypeObject> {
+    finish(py, name, size, slots, 0)
+}
+
+fn finish(
+    py: Python<'_>,
+    name: &'static CStr,
+    size: usize,
+    slots: Slots,
+    flags: std::ffi::c_ulong,
+) -> PyResult<*mut ffi::PyTypeObject> {
     let mut slots: Vec<ffi::PyType_Slot> =
         slots.into_iter().map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: null_mut() });
-    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let flags = flags | ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     let mut spec = ffi::PyType_Spec {
         name: name.as_ptr(),
         basicsize: size as c_int,
@@ -271,4 +294,39 @@ pub(crate) fn put(ty: &PyBound<'_, PyAny>, name: &str, method: Method) -> PyResu
         PyBound::<PyAny>::from_owned_ptr(py, special.cast())
     };
     ty.setattr(name, special)
+}
+
+unsafe extern "C" fn attribute_get(
+    attribute: *mut ffi::PyObject,
+    object: *mut ffi::PyObject,
+    _ty: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a descriptor slot; `object` is null or an instance of the type that has the descriptor.
+    unsafe {
+        if object.is_null() || object == ffi::Py_None() {
+            return ffi::Py_NewRef(attribute);
+        }
+        ((*attribute.cast::<Attribute>()).getter)(object, null_mut())
+    }
+}
+
+/// Puts an attribute into a type that instances may have one of their own in place of.
+pub(crate) fn put_attribute(ty: &PyBound<'_, PyAny>, name: &CStr, getter: ffi::getter) -> PyResult<()> {
+    let py = ty.py();
+    let mut kind = ATTRIBUTE.load(Ordering::Acquire);
+    if kind.is_null() {
+        let slots = vec![(ffi::Py_tp_descr_get, attribute_get as *mut c_void)];
+        kind = make_plain(py, c"raddle._raddle.attribute", size_of::<Attribute>(), slots)?;
+        ATTRIBUTE.store(kind, Ordering::Release);
+    }
+    // SAFETY: a fresh instance, whose field is set.
+    let attribute = unsafe {
+        let attribute = ffi::PyType_GenericAlloc(kind, 0).cast::<Attribute>();
+        if attribute.is_null() {
+            return Err(fetch(py));
+        }
+        (*attribute).getter = getter;
+        PyBound::<PyAny>::from_owned_ptr(py, attribute.cast())
+    };
+    ty.setattr(name.to_str().unwrap_or_default(), attribute)
 }

@@ -95,7 +95,12 @@ fn the_action_runs_once_before_anybody_leaves() {
         let shared = Arc::new((Barrier::new(2), Cell::default()));
         let run = |shared: Arc<(Barrier, Cell)>| {
             move || {
-                pass(&shared.0, || shared.1.add(1)).unwrap();
+                let action = || {
+                    // The round is full: whoever comes now waits for the next.
+                    assert!(matches!(shared.0.arrive(), Ok(Arrival::Blocked(_))));
+                    shared.1.add(1);
+                };
+                pass(&shared.0, action).unwrap();
                 assert_eq!(shared.1.get(), 1);
             }
         };

@@ -34,7 +34,7 @@ fn each_item_reaches_one_getter_exactly_once() {
 #[test]
 fn items_of_one_producer_arrive_in_order_through_a_bounded_queue() {
     check(3, || {
-        let queue = Arc::new(Queue::bounded(1));
+        let queue = Arc::new(Queue::bounded(2));
         let producer = Arc::clone(&queue);
         let producer = spawn(move || (1..4).for_each(|item| producer.push(item).unwrap()));
         assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Ok(1), Ok(2), Ok(3)]);

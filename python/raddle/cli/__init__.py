@@ -1,10 +1,14 @@
 """The command line: ``raddle`` and ``python -m raddle``. Argument parsing and printing only.
 
-Nothing is imported but ``sys`` as long as the command line can be understood: see ``main``. This file has to be readable
-by Pythons that raddle does not support, to say so.
+Nothing is imported but ``sys`` as long as the command line can be understood: see ``main``. This file has to
+be readable by Pythons that raddle does not support, to say so.
 """
 
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["main"]
 
@@ -60,15 +64,16 @@ def main(arguments: "list[str] | None" = None) -> int:
     Args:
         arguments: the command line without the program's name; ``sys.argv[1:]`` if None.
     Returns:
-        The exit status. Programs under ``raddle run`` leave by ``SystemExit`` or ``KeyboardInterrupt`` where they end so.
+        The exit status. Programs under ``raddle run`` leave by ``SystemExit`` or ``KeyboardInterrupt`` where
+        they end so.
     Note:
-        ``raddle run`` takes over the process: ``sys.argv``, ``sys.path[0]`` and ``__main__`` become the program's.
+        ``raddle run`` takes over the process: ``sys.argv``, ``sys.path[0]`` and ``__main__`` become the
+        program's.
     """
     if sys.version_info < (3, 11) or sys.implementation.name != "cpython":
         _complain(
-            "raddle needs CPython 3.11 or later; this is {} {} ({})".format(
-                sys.implementation.name, sys.version.split()[0], sys.executable
-            )
+            f"raddle needs CPython 3.11 or later; this is {sys.implementation.name} "
+            f"{sys.version.split()[0]} ({sys.executable})"
         )
         return USAGE_ERROR
     if arguments is None:
@@ -78,8 +83,8 @@ def main(arguments: "list[str] | None" = None) -> int:
         if command == "run":
             options = _parse_run(rest)
             if options is not None:
-                # The folder that the interpreter put first for raddle's own start. Nothing may be imported from there:
-                # a queue.py beside the program would take the standard library's place in raddle.
+                # The folder that the interpreter put first for raddle's own start. Nothing may be imported
+                # from there: a queue.py beside the program would take the standard library's place in raddle.
                 if not sys.flags.safe_path:
                     del sys.path[:1]
                 from raddle.cli.run import Options, run
@@ -87,7 +92,7 @@ def main(arguments: "list[str] | None" = None) -> int:
                 return run(Options(*options))
             command = "--help"
     except UsageError as error:
-        _complain("{}\n{}".format(error, USAGE))
+        _complain(f"{error}\n{USAGE}")
         return USAGE_ERROR
     if command == "--version":
         from raddle import __version__
@@ -106,11 +111,11 @@ def _command(arguments: "list[str]") -> "tuple[str, list[str]]":
     kind = "option" if arguments[0].startswith("-") else "command"
     hint = _near(arguments[0], ("run", "--help", "--version"))
     if not hint and arguments[0].endswith(".py"):
-        hint = "; to run a program: raddle run {}".format(arguments[0])
-    raise UsageError("raddle: unknown {} {!r}{}".format(kind, arguments[0], hint))
+        hint = f"; to run a program: raddle run {arguments[0]}"
+    raise UsageError(f"raddle: unknown {kind} {arguments[0]!r}{hint}")
 
 
-def _parse_run(arguments: "list[str]") -> "tuple | None":
+def _parse_run(arguments: "list[str]") -> "tuple[Any, ...] | None":
     """The fields of ``raddle.cli.run.Options``; None if help was asked for."""
     found = {}  # type: dict[str, str]
     explain = False
@@ -127,7 +132,7 @@ def _parse_run(arguments: "list[str]") -> "tuple | None":
             value = word[2:]
             if not value and not rest:
                 what = "a module's name" if word == "-m" else "code"
-                raise UsageError("raddle run: {} needs {}".format(word, what))
+                raise UsageError(f"raddle run: {word} needs {what}")
             return _options(found, explain, word[1], value or rest.pop(0), rest)
         if word in ("-h", "--help"):
             return None
@@ -136,20 +141,22 @@ def _parse_run(arguments: "list[str]") -> "tuple | None":
             continue
         name, equals, value = word.partition("=")
         if name not in CHOICES:
-            raise UsageError("raddle run: unknown option {!r}{}".format(name, _hint(name)))
+            raise UsageError(f"raddle run: unknown option {name!r}{_hint(name)}")
         if not equals:
             if not rest:
-                raise UsageError("raddle run: {} needs a value{}".format(name, _allowed(name)))
+                raise UsageError(f"raddle run: {name} needs a value{_allowed(name)}")
             value = rest.pop(0)
         choices = CHOICES[name]
         if (choices is not None and value not in choices) or not value:
             hint = _near(value, choices or ())
-            raise UsageError("raddle run: {} cannot be {!r}{}{}".format(name, value, _allowed(name), hint))
+            raise UsageError(f"raddle run: {name} cannot be {value!r}{_allowed(name)}{hint}")
         found[name] = value
     raise UsageError("raddle run: no program given")
 
 
-def _options(found: "dict[str, str]", explain: bool, kind: str, program: str, arguments: "list[str]") -> "tuple":
+def _options(
+    found: "dict[str, str]", explain: bool, kind: str, program: str, arguments: "list[str]"
+) -> "tuple[Any, ...]":
     on_deadlock = found.get("--on-deadlock", "raise")
     on_stall = found.get("--on-stall", "report")
     return kind, program, arguments, on_deadlock, on_stall, found.get("--report"), explain
@@ -163,7 +170,7 @@ def _allowed(name: str) -> str:
 def _hint(word: str) -> str:
     near = _near(word, (*CHOICES, *FLAGS))
     if not near and len(word) > 1 and word[1] in INTERPRETER_FLAGS:
-        return "; options of the interpreter go to the interpreter: python {} -m raddle run ...".format(word)
+        return f"; options of the interpreter go to the interpreter: python {word} -m raddle run ..."
     return near
 
 
@@ -171,7 +178,7 @@ def _near(word: str, known: "tuple[str, ...]") -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(word, known, 1, 0.6)
-    return "; did you mean {!r}?".format(close[0]) if close else ""
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _complain(text: str) -> None:

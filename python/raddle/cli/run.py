@@ -1,8 +1,9 @@
-"""``raddle run``: install raddle, then run a program in this process as the interpreter itself would have run it.
+"""``raddle run``: install raddle, then run a program in this process as the interpreter itself would have.
 
-The steps of CPython's own start (Modules/main.c, Python/pythonrun.c) are repeated: a fresh ``__main__``, ``sys.argv``,
-``sys.path[0]``, and the end of a program by return, exception, ``SystemExit`` or Ctrl-C. What the program can still see
-of raddle is a handful of frames below its first one; tracebacks are printed without them.
+The steps of CPython's own start (Modules/main.c, Python/pythonrun.c) are repeated: a fresh ``__main__``,
+``sys.argv``, ``sys.path[0]``, and the end of a program by return, exception, ``SystemExit`` or Ctrl-C. What
+the program can still see of raddle is a handful of frames below its first one; tracebacks are printed without
+them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import sys
 from _frozen_importlib import BuiltinImporter
 from _frozen_importlib_external import MAGIC_NUMBER, PathFinder, SourceFileLoader, SourcelessFileLoader
+from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from raddle.cli import USAGE_ERROR
 
@@ -53,19 +55,19 @@ class Start(NamedTuple):
     names: dict[str, Any]
     """What ``__main__`` has beside the names that every program finds there."""
     load: Callable[[], CodeType | None]
-    """Makes the code to execute; it may fail as the program itself does. None: it has been executed already."""
+    """Makes the code to execute, or fails as the program would. None: it has been executed already."""
     module: str = ""
     """What ``runpy`` is to find and execute instead."""
 
 
 def run(options: Options) -> int:
-    """Run the program that the options name, with raddle installed. ``sys.path`` has no folder of a program in front.
+    """Run the program that the options name, with raddle installed; ``sys.path`` has no program's folder yet.
 
     Returns:
         The exit status: 0 for a program that came to its end.
     Raises:
         SystemExit: the program raised it, or an exception ended the program and has been printed.
-        KeyboardInterrupt: it ended the program and has been printed; the interpreter ends the process by SIGINT.
+        KeyboardInterrupt: it ended the program and has been printed; now the interpreter ends by SIGINT.
     """
     loaded = set(sys.modules)
     try:
@@ -94,7 +96,7 @@ def run(options: Options) -> int:
         if failure is not None:
             _end_by(failure)
     finally:
-        # The interpreter takes these names back at the end of a file, but not when the file ends by SystemExit.
+        # The interpreter takes these names back when a file ends, unless it ends by SystemExit.
         for name in ("__file__", "__cached__"):
             if name in start.names:
                 vars(sys.modules["__main__"]).pop(name, None)
@@ -116,7 +118,9 @@ def _install(options: Options) -> None:
             FAILED,
         ) from None
     except OSError as error:
-        raise Refused(f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR) from None
+        raise Refused(
+            f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR
+        ) from None
     if options.explain:
         _write(_explanation(done.replaced, done.missed))
 

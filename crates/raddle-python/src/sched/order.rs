@@ -1,3 +1,12 @@
+//! The events of a scheduler in their order: by keys in a heap, or by comparisons in a tree.
+//!
+//! Everything here happens under the scheduler's lock: no Python code runs and no reference is given up.
+
+use pyo3::{Bound, PyAny, Python, ffi};
+use raddle::timer::{DeadlineHeap, Ticket};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 // Keys
 
 /// The place of an event whose time and priority are plain numbers. Orders as its fields do, one after the other.
@@ -5,7 +14,7 @@
 /// A number is the nearest float, as an integer that orders alike, and what an int has beyond that float: rounding
 /// never changes the order of two numbers, and where it makes them equal the rest tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+pub(super) struct Key {
     time: i64,
     time_rest: i16,
     priority: i64,
@@ -55,7 +64,7 @@ fn ordered(value: f64) -> i64 {
 }
 
 /// Where an event belongs.
-enum Rank {
+pub(super) enum Rank {
     Key(Key),
     /// Behind the last.
     Last,
@@ -64,7 +73,7 @@ enum Rank {
 }
 
 impl Rank {
-    fn of(time: *mut ffi::PyObject, priority: *mut ffi::PyObject, sequence: u64) -> Rank {
+    pub(super) fn of(time: *mut ffi::PyObject, priority: *mut ffi::PyObject, sequence: u64) -> Rank {
         let (priority, priority_rest) = match Number::of(priority) {
             Number::Exact(number, rest) => (number, rest),
             Number::NotANumber => (i64::MAX, i16::MAX),
@@ -96,7 +105,7 @@ struct Node {
 
 /// Events sorted by comparisons that others make: an AVL tree with parent links, so that an event can be taken out by
 /// its node, and so that as few comparisons as possible are asked for. All operations in O(log n); no recursion.
-pub(super) struct Tree {
+struct Tree {
     nodes: Vec<Node>,
     /// Nodes to use again.
     free: Vec<u32>,
@@ -272,7 +281,7 @@ impl Tree {
 }
 
 /// The way of one new event down the tree. What has been compared once is not compared again.
-struct Search {
+pub(super) struct Search {
     sequence: u64,
     at: u32,
     version: u64,
@@ -289,21 +298,51 @@ enum Next {
 }
 
 impl Search {
+    pub(super) fn new(sequence: u64) -> Search {
+        Search { sequence, at: NIL, version: 0, answers: Vec::new(), restarts: 0 }
+    }
+
+    /// Tells whether the new event is before the other one.
+    pub(super) fn answer(&mut self, other: u64, before: bool) {
+        self.answers.push((other, before));
+    }
+
+    /// How often the tree has changed on the way.
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// Whether the new event is before that one, if it has been compared.
+    fn known(&self, sequence: u64) -> Option<bool> {
+        self.answers.iter().rev().find(|answer| answer.0 == sequence).map(|answer| answer.1)
+    }
+
     fn step(&mut self, tree: &Tree) -> Next {
         if self.at == NIL || self.version != tree.version {
-            self.at = tree.root;
+            self.restarts += u32::from(self.version != tree.version);
             self.version = tree.version;
-            self.restarts += 1;
+            // Most events are the last to run when they are entered.
+            let end = tree.end(tree.root, 1);
+            let last = tree.stand_in(end);
+            if last == NIL {
+                return Next::At(end, 1);
+            }
+            let last = tree.node(last);
+            match self.known(last.sequence) {
+                None => return Next::Compare(last.held.clone_ref(), last.sequence),
+                Some(false) => return Next::At(end, 1),
+                Some(true) => self.at = tree.root,
+            }
         }
-        while self.at != NIL {
-            let other = tree.stand_in(self.at);
-            let before = if other == NIL {
-                false
-            } else {
-                let other = tree.node(other);
-                match self.answers.iter().rev().find(|answer| answer.0 == other.sequence) {
-                    Some(answer) => answer.1,
-                    None => return Next::Compare(other.held.clone_ref(), other.sequence),
+        loop {
+            let before = match tree.stand_in(self.at) {
+                NIL => false,
+                other => {
+                    let other = tree.node(other);
+                    match self.known(other.sequence) {
+                        Some(before) => before,
+                        None => return Next::Compare(other.held.clone_ref(), other.sequence),
+                    }
                 }
             };
             let side = usize::from(!before);
@@ -313,7 +352,6 @@ impl Search {
             }
             self.at = child;
         }
-        Next::At(NIL, 0)
     }
 }
 
@@ -321,19 +359,19 @@ impl Search {
 
 /// A reference to an event: the queue's own, or one on its way out of it. Given up by hand, outside the lock.
 #[derive(Clone, Copy)]
-struct Held(*mut ffi::PyObject);
+pub(super) struct Held(pub(super) *mut ffi::PyObject);
 
 // SAFETY: the pointer is only used by threads that are attached.
 unsafe impl Send for Held {}
 
 impl Held {
-    fn clone_ref(&self) -> Held {
+    pub(super) fn clone_ref(&self) -> Held {
         // SAFETY: attached, and the queue keeps the event alive.
         unsafe { ffi::Py_INCREF(self.0) };
         *self
     }
 
-    fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
+    pub(super) fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
         // SAFETY: the reference is handed over.
         unsafe { Bound::from_owned_ptr(py, self.0) }
     }
@@ -370,7 +408,7 @@ enum Sorted {
     Tree(Tree),
 }
 
-struct Queue {
+pub(super) struct Queue {
     sorted: Sorted,
     /// Not before any key since the queue was empty: where a NaN goes.
     latest: Key,
@@ -379,11 +417,11 @@ struct Queue {
 }
 
 impl Queue {
-    const fn new() -> Queue {
+    pub(super) const fn new() -> Queue {
         Queue { sorted: Sorted::Keys(DeadlineHeap::new()), latest: Key::LEAST, places: None }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         match &self.sorted {
             Sorted::Keys(heap) => heap.is_empty(),
             Sorted::Tree(tree) => tree.root == NIL,
@@ -391,24 +429,24 @@ impl Queue {
     }
 
     /// The first event, not another reference to it, and its sequence.
-    fn first(&self) -> Option<(Held, u64)> {
+    pub(super) fn first(&self) -> Option<(Held, u64)> {
         match &self.sorted {
             Sorted::Keys(heap) => heap.peek().map(|(key, held)| (*held, key.sequence)),
             Sorted::Tree(tree) => {
-                let first = tree.end(tree.root, 0);
+                let first = tree.first();
                 (first != NIL).then(|| (tree.node(first).held, tree.node(first).sequence))
             }
         }
     }
 
     /// Takes the first event out, if it is this one.
-    fn take_first(&mut self, sequence: u64) -> Option<Held> {
+    pub(super) fn take_first(&mut self, sequence: u64) -> Option<Held> {
         if self.first()?.1 != sequence {
             return None;
         }
         let held = match &mut self.sorted {
             Sorted::Keys(heap) => heap.pop()?.1,
-            Sorted::Tree(tree) => tree.remove(tree.end(tree.root, 0)),
+            Sorted::Tree(tree) => tree.remove(tree.first()),
         };
         self.gone(sequence);
         Some(held)
@@ -419,21 +457,13 @@ impl Queue {
         let sorted = &self.sorted;
         let places = self.places.get_or_insert_with(|| match sorted {
             Sorted::Keys(heap) => heap.iter().map(|(ticket, key, _)| (key.sequence, ticket.to_bits())).collect(),
-            Sorted::Tree(tree) => {
-                let mut places = HashMap::default();
-                let mut at = tree.end(tree.root, 0);
-                while at != NIL {
-                    places.insert(tree.node(at).sequence, u64::from(at));
-                    at = tree.beside(at, 1);
-                }
-                places
-            }
+            Sorted::Tree(tree) => tree.in_order().map(|(at, node)| (node.sequence, u64::from(at))).collect(),
         });
         places.get(&sequence).copied()
     }
 
     /// The event with this sequence, not another reference to it.
-    fn find(&mut self, sequence: u64) -> Option<Held> {
+    pub(super) fn find(&mut self, sequence: u64) -> Option<Held> {
         let place = self.place(sequence)?;
         match &self.sorted {
             Sorted::Keys(heap) => heap.get(Ticket::from_bits(place)?).map(|(_, held)| *held),
@@ -442,7 +472,7 @@ impl Queue {
     }
 
     /// Takes the event with this sequence out.
-    fn remove(&mut self, sequence: u64) -> Option<Held> {
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<Held> {
         let place = self.place(sequence)?;
         let held = match &mut self.sorted {
             Sorted::Keys(heap) => heap.remove(Ticket::from_bits(place)?)?,
@@ -468,7 +498,7 @@ impl Queue {
     }
 
     /// Adds an event with a key, if all have one. True if it is the first now.
-    fn insert(&mut self, held: Held, rank: &Rank, sequence: u64) -> Option<bool> {
+    pub(super) fn insert(&mut self, held: Held, rank: &Rank, sequence: u64) -> Option<bool> {
         let Sorted::Keys(heap) = &mut self.sorted else { return None };
         let key = match rank {
             Rank::Key(key) => *key,
@@ -501,7 +531,7 @@ impl Queue {
     }
 
     /// One step of adding an event to the tree: a comparison to make, or whether it is the first now.
-    fn step(&mut self, held: Held, search: &mut Search) -> Result<bool, (Held, u64)> {
+    pub(super) fn step(&mut self, held: Held, search: &mut Search) -> Result<bool, (Held, u64)> {
         let is_nan = held.is_nan();
         let tree = self.tree();
         let next = if is_nan { Next::At(tree.end(tree.root, 1), 1) } else { search.step(tree) };
@@ -509,7 +539,7 @@ impl Queue {
             Next::Compare(other, sequence) => Err((other, sequence)),
             Next::At(parent, side) => {
                 let node = tree.insert(parent, side, held, search.sequence);
-                let is_first = tree.end(tree.root, 0) == node;
+                let is_first = tree.first() == node;
                 if let Some(places) = &mut self.places {
                     places.insert(search.sequence, u64::from(node));
                 }
@@ -518,11 +548,39 @@ impl Queue {
         }
     }
 
-    fn for_each(&self, mut look: impl FnMut(Held)) {
+    /// New references to all events.
+    pub(super) fn copy(&self) -> Copied {
+        match &self.sorted {
+            Sorted::Keys(heap) => Copied::Keys(heap.iter().map(|(_, key, held)| (*key, held.clone_ref())).collect()),
+            Sorted::Tree(tree) => {
+                Copied::Sorted(tree.in_order().map(|(_, node)| (node.sequence, node.held.clone_ref())).collect())
+            }
+        }
+    }
+
+    pub(super) fn for_each(&self, mut look: impl FnMut(Held)) {
         match &self.sorted {
             Sorted::Keys(heap) => heap.iter().for_each(|(_, _, held)| look(*held)),
-            Sorted::Tree(tree) => tree.in_order().for_each(|node| look(node.held)),
+            Sorted::Tree(tree) => tree.in_order().for_each(|(_, node)| look(node.held)),
         }
     }
 }
 
+/// All events of a queue at one moment, to be sorted outside the lock.
+pub(super) enum Copied {
+    Keys(Vec<(Key, Held)>),
+    Sorted(Vec<(u64, Held)>),
+}
+
+impl Copied {
+    /// In the order in which they would run.
+    pub(super) fn in_order(self) -> Vec<(u64, Held)> {
+        match self {
+            Copied::Keys(mut events) => {
+                events.sort_unstable_by_key(|(key, _)| *key);
+                events.into_iter().map(|(key, held)| (key.sequence, held)).collect()
+            }
+            Copied::Sorted(events) => events,
+        }
+    }
+}

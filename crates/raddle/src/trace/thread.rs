@@ -239,9 +239,14 @@ impl Thread {
 }
 
 /// A wait as it is published by the door; withdrawn when dropped.
+///
+/// Waits nest: what the host runs in the middle of one (a signal handler) may wait itself. The record holds
+/// one wait, the inner one while it lasts; the outer one is published again when its thread sleeps again.
 #[derive(Debug)]
 pub(crate) struct Publication<'a> {
     thread: &'a Thread,
+    facts: Waiting,
+    object: *const dyn Resource,
 }
 
 impl<'a> Publication<'a> {
@@ -261,29 +266,30 @@ impl<'a> Publication<'a> {
         let object: *const dyn Resource =
             unsafe { std::mem::transmute::<*const (dyn Resource + '_), *const (dyn Resource + 'static)>(object) };
         *thread.wait.lock() = Some(Wait { facts, object, word, expected: 0, asleep: false });
-        Self { thread }
+        Self { thread, facts, object }
     }
 
     /// About to sleep on this word while it has this value.
     pub(crate) fn asleep(&self, word: &Futex, expected: u32) {
-        if let Some(wait) = self.thread.wait.lock().as_mut() {
-            wait.word = word;
-            wait.expected = expected;
-            wait.asleep = true;
-        }
+        let wait = Wait { facts: self.facts, object: self.object, word, expected, asleep: true };
+        *self.thread.wait.lock() = Some(wait);
     }
 
     /// Awake again, whatever for.
     pub(crate) fn awake(&self) {
-        if let Some(wait) = self.thread.wait.lock().as_mut() {
+        if let Some(wait) = self.thread.wait.lock().as_mut().filter(|wait| self.is(wait)) {
             wait.asleep = false;
         }
+    }
+
+    fn is(&self, wait: &Wait) -> bool {
+        wait.facts.number == self.facts.number
     }
 }
 
 impl Drop for Publication<'_> {
     fn drop(&mut self) {
-        *self.thread.wait.lock() = None;
+        self.thread.wait.lock().take_if(|wait| self.is(wait));
     }
 }
 
@@ -343,6 +349,8 @@ pub(crate) fn after_fork_in_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::park::Deadline;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_record_follows_the_life_of_its_thread() {
@@ -361,5 +369,50 @@ mod tests {
         .unwrap();
         assert_eq!(record.life(), Life::Dead);
         assert!(all().iter().all(|thread| thread.id() != record.id()));
+    }
+
+    /// A signal handler that waits, in the middle of a wait.
+    struct Handles {
+        handled: Event,
+    }
+
+    impl crate::park::Host for Handles {
+        fn interrupted(&self) -> Result<(), Stop> {
+            let inner = Event::new();
+            let limit = Deadline::after(Duration::from_millis(1));
+            let mut parking = Parking::new(Kind::Event, &inner, 2, limit, &crate::park::Alone);
+            assert_eq!(inner.wait_slow(&mut parking), Err(Stop::TimedOut));
+            drop(parking);
+            self.handled.set();
+            Ok(())
+        }
+
+        fn takes_signals(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_wait_in_which_a_handler_waited_is_published_again() {
+        static OUTER: Event = Event::new();
+        static HOST: Handles = Handles { handled: Event::new() };
+        let record = Thread::new();
+        let inner = Arc::clone(&record);
+        let thread = std::thread::spawn(move || {
+            inner.adopt();
+            let mut parking = Parking::new(Kind::Event, &OUTER, 1, Deadline::NEVER, &HOST);
+            OUTER.wait_slow(&mut parking).unwrap();
+        });
+        HOST.handled.wait();
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut seen = None;
+        while seen != Some(1) && Instant::now() < end {
+            std::thread::yield_now();
+            seen = record.stuck().map(|stuck| stuck.waiting.host);
+        }
+        OUTER.set();
+        thread.join().unwrap();
+        assert_eq!(seen, Some(1));
+        assert!(record.waiting(|_| ()).is_none());
     }
 }

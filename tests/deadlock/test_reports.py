@@ -1,0 +1,1173 @@
+"""Deadlocks of every kind: reported in time, with the parties and nobody else, and raised only where proven."""
+
+import json
+import re
+
+import pytest
+from hangs import reports_in
+
+#: Each of two threads has one object and waits for the other's.
+TWO = """
+enable()
+a = {make}  # makes a
+b = {make}  # makes b
+def one():
+    with a:  # one takes
+        ready()
+        with b:  # one waits
+            pass
+def two():
+    with b:  # two takes
+        ready()
+        with a:  # two waits
+            pass
+party(one)
+party(two)
+close("one", "two")
+tell(stays={stays})
+"""
+
+#: Three threads in a ring.
+THREE = """
+enable()
+a = {make}  # makes a
+b = {make}  # makes b
+c = {make}  # makes c
+def one():
+    a.acquire()  # one takes
+    ready()
+    b.acquire()  # one waits
+def two():
+    b.acquire()  # two takes
+    ready()
+    c.acquire()  # two waits
+def three():
+    c.acquire()  # three takes
+    ready()
+    a.acquire()  # three waits
+for function in (one, two, three):
+    party(function)
+close({order})
+tell()
+"""
+
+PROVEN = ["threading.RLock()", "threading.Condition()", "threading.Condition(threading.RLock())"]
+LIKELY = [
+    "threading.Lock()",
+    "threading.Condition(threading.Lock())",
+    "threading.Semaphore()",
+    "threading.Semaphore(1)",
+    "threading.BoundedSemaphore(1)",
+]
+
+
+def the_report(told, names, proven):
+    """The only report there is, after the checks that hold for all."""
+    [report] = told["reports"]
+    assert report["kind"] == "deadlock"
+    assert sorted(report["parties"]) == sorted(names), report["text"]
+    assert report["proven"] is proven
+    check_text(report)
+    return report
+
+
+def check_text(report):
+    """What is printed names all that the objects of the report tell."""
+    lines = report["text"].splitlines()
+    start = "raddle: deadlock: " if report["proven"] else "raddle: likely deadlock: "
+    assert lines[0].startswith(start), report["text"]
+    assert report["advice"] and lines[-1] == f"  Advice: {report['advice']}"
+    assert ("not proven" in report["text"]) is not report["proven"]
+    sections = re.split(r"^  Thread '", report["text"], flags=re.M)[1:]
+    assert len(sections) == len(report["parties"])
+    for section in sections:
+        name = section.partition("'")[0]
+        party = report["parties"][name]
+        for site in filter(None, [party["site"], *(hold[2] for hold in party["holds"])]):
+            file, _, line = site.rpartition(":")
+            assert f'File "{file}", line {line}' in section, section
+        for item in (party["waits_for"], *party["holds"]):
+            assert f"'{item[1]}'" in section, section
+
+
+def check_party(program, party, waits_for, waits_at, holds=()):
+    """`waits_for` and the keys of `holds` are names; the places are comments of lines."""
+    assert party["waits_for"][1] == waits_for
+    assert party["site"] == program.at(waits_at)
+    assert {(name, site) for _, name, site in party["holds"]} == {(name, program.at(at)) for name, at in dict(holds).items()}
+
+
+class TestLocks:
+    @pytest.mark.parametrize("make", PROVEN + LIKELY)
+    def test_two(self, app, make):
+        with app(TWO.format(make=make, stays=0)) as program:
+            program.check_in_time()
+            report = the_report(program.told(), ["one", "two"], make in PROVEN)
+            a, b = program.name("makes a"), program.name("makes b")
+            check_party(program, report["parties"]["one"], b, "one waits", {a: "one takes"})
+            check_party(program, report["parties"]["two"], a, "two waits", {b: "two takes"})
+            program.end()
+            assert reports_in(program.err.text) == report["text"].splitlines()[:1]
+            assert program.err.text == report["text"] + "\n"
+
+    @pytest.mark.parametrize("make", ["threading.RLock()", "threading.Lock()", "threading.Semaphore()"])
+    @pytest.mark.parametrize("order", ["'one', 'two', 'three'", "'three', 'one', 'two'", "'three', 'two', 'one'"])
+    def test_three(self, app, make, order):
+        with app(THREE.format(make=make, order=order)) as program:
+            program.check_in_time()
+            report = the_report(program.told(), ["one", "two", "three"], make in PROVEN)
+            ring = {"one": ("a", "b"), "two": ("b", "c"), "three": ("c", "a")}
+            for name, (has, wants) in ring.items():
+                holds = {program.name(f"makes {has}"): f"{name} takes"}
+                check_party(program, report["parties"][name], program.name(f"makes {wants}"), f"{name} waits", holds)
+
+    def test_advice_is_an_order_of_the_locks(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0)
+        source = source.replace("a = threading.RLock()", "a = threading.RLock(name='stock')")
+        source = source.replace("b = threading.RLock()", "b = threading.RLock(name='orders')")
+        with app(source) as program:
+            report = the_report(program.told(), ["one", "two"], True)
+            assert "'orders' before 'stock'" in report["advice"]
+
+    def test_more_holds_than_those_of_the_cycle(self, app):
+        source = """
+enable()
+a, b, c, d = (threading.RLock(name=name) for name in "abcd")
+permits = threading.Semaphore(3, name="permits")
+def one():
+    with c:  # one takes c
+        with a, permits:  # one takes a and a permit
+            with c:
+                ready()
+                with b:  # one waits
+                    pass
+def two():
+    with b, d:  # two takes
+        ready()
+        with a:  # two waits
+            pass
+party(one)
+party(two)
+close("two", "one")
+tell()
+"""
+        with app(source) as program:
+            program.check_in_time()
+            report = the_report(program.told(), ["one", "two"], True)
+            more = {"a": "one takes a and a permit", "permits": "one takes a and a permit", "c": "one takes c"}
+            check_party(program, report["parties"]["one"], "b", "one waits", more)
+            check_party(program, report["parties"]["two"], "a", "two waits", {"b": "two takes", "d": "two takes"})
+
+    def test_lock_that_a_condition_takes_back(self, app):
+        """The first one has been notified, and wants the condition's lock again."""
+        source = """
+enable()
+a = threading.RLock()  # makes a
+condition = threading.Condition()  # makes condition
+def one():
+    with a, condition:  # one takes
+        ready()
+        condition.wait()  # one waits
+def two():
+    with condition:  # two takes
+        condition.notify()
+        ready()
+        with a:  # two waits
+            pass
+party(one)
+close("one", then_main=True)
+wait_until(lambda: is_blocked("one", "Condition.wait"), "one waits for a notification")
+party(two)
+wait_until(lambda: is_blocked("one", "RLock.acquire"), "one waits for the lock")
+close("two")
+tell()
+"""
+        with app(source) as program:
+            report = the_report(program.told(), ["one", "two"], True)
+            a, condition = program.name("makes a"), program.name("makes condition")
+            check_party(program, report["parties"]["one"], condition, "one waits", {a: "one takes"})
+            check_party(program, report["parties"]["two"], a, "two waits", {condition: "two takes"})
+
+
+#: Programs with other edges than locks: (source, whether proven, {party: (waits for, holds)}).
+OTHERS = {
+    "join a thread that waits for a lock": (
+        """
+a = threading.RLock(name="a")
+def one():
+    with a:  # one takes
+        ready()
+        second.join()  # one waits
+def two():
+    ready()
+    with a:  # two waits
+        pass
+party(one)
+second = party(two)
+close({})
+""",
+        True,
+        {"one": ("two", ["a"]), "two": ("a", [])},
+    ),
+    "join a thread that waits for a plain lock": (
+        """
+a = threading.Lock(name="a")
+def one():
+    with a:  # one takes
+        ready()
+        second.join()  # one waits
+def two():
+    ready()
+    with a:  # two waits
+        pass
+party(one)
+second = party(two)
+close({})
+""",
+        False,
+        {"one": ("two", ["a"]), "two": ("a", [])},
+    ),
+    "join each other": (
+        """
+def one():
+    ready()
+    second.join()  # one waits
+def two():
+    ready()
+    first.join()  # two waits
+first = party(one)
+second = party(two)
+close({})
+""",
+        True,
+        {"one": ("two", []), "two": ("one", [])},
+    ),
+    "join in a ring of three": (
+        """
+def one():
+    ready()
+    second.join()  # one waits
+def two():
+    ready()
+    third.join()  # two waits
+def three():
+    ready()
+    first.join()  # three waits
+first, second, third = party(one), party(two), party(three)
+close({})
+""",
+        True,
+        {"one": ("two", []), "two": ("three", []), "three": ("one", [])},
+    ),
+    "two bounded queues": (
+        """
+q, r = queue.Queue(1, name="q"), queue.Queue(2, name="r")
+def one():
+    r.get()
+    q.put(1)
+    ready()
+    q.put(2)  # one waits
+def two():
+    r.put(1)
+    q.get()
+    r.put_many([2, 3])
+    ready()
+    r.put(4)  # two waits
+party(one)
+wait_until(lambda: is_blocked("one", "Queue.get"), "one consumes")
+party(two)
+close({})
+""",
+        False,
+        {"one": ("q", []), "two": ("r", [])},
+    ),
+    "two bounded queues of other orders": (
+        """
+q, r = queue.LifoQueue(1, name="q"), queue.PriorityQueue(1, name="r")
+got = std.Barrier(2)
+def one():
+    q.put(1)
+    r.get()
+    got.wait()
+    q.put(2)
+    ready()
+    q.put(3)  # one waits
+def two():
+    r.put(1)
+    q.get()
+    got.wait()
+    r.put(2)
+    ready()
+    r.put(3)  # two waits
+party(one)
+party(two)
+close({})
+""",
+        False,
+        {"one": ("q", []), "two": ("r", [])},
+    ),
+    "a full queue and a lock": (
+        """
+q = queue.Queue(1, name="q")
+a = threading.RLock(name="a")
+def one():
+    with a:  # one takes
+        q.put(1)
+        q.put(2)
+        ready()
+        q.put(3)  # one waits
+def two():
+    q.get()
+    ready()
+    with a:  # two waits
+        pass
+party(two)
+party(one)
+close({})
+""",
+        False,
+        {"one": ("q", ["a"]), "two": ("a", [])},
+    ),
+    "a full queue and an empty one": (
+        """
+q, r = queue.Queue(1, name="q"), queue.Queue(1, name="r")
+def one():
+    r.get()
+    q.get()
+    ready()
+    q.get()  # one waits
+def two():
+    r.put(1)
+    q.put(1)
+    r.put(2)
+    ready()
+    r.put(3)  # two waits
+party(one)
+party(two)
+close({})
+""",
+        False,
+        {"one": ("q", []), "two": ("r", [])},
+    ),
+    "two holders of a semaphore": (
+        """
+permits = threading.Semaphore(2, name="permits")
+a = threading.RLock(name="a")
+def one():
+    with permits:  # one takes
+        ready()
+        with a:  # one waits
+            pass
+def two():
+    with a:  # two takes
+        ready()
+        permits.acquire()  # two waits
+def three():
+    with permits:  # three takes
+        ready()
+        with a:  # three waits
+            pass
+party(one)
+party(two)
+party(three)
+close({})
+""",
+        False,
+        {"one": ("a", ["permits"]), "two": ("permits", ["a"]), "three": ("a", ["permits"])},
+    ),
+    "a lock, a queue and a join": (
+        """
+q = queue.Queue(1, name="q")
+a = threading.Lock(name="a")
+def one():
+    with a:  # one takes
+        q.put(1)
+        q.put(2)
+        ready()
+        q.put(3)  # one waits
+def two():
+    q.get()
+    ready()
+    third.join()  # two waits
+def three():
+    ready()
+    a.acquire()  # three waits
+third = party(three)
+party(two)
+party(one)
+close({})
+""",
+        False,
+        {"one": ("q", ["a"]), "two": ("three", []), "three": ("a", [])},
+    ),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_cycles(app, case, reverse):
+    """Closed by the last party, and by the first one."""
+    source, proven, parties = OTHERS[case]
+    order = ", ".join(map(repr, sorted(parties, reverse=reverse)))
+    with app("enable()\n" + source.replace("{}", order) + "tell()\n") as program:
+        program.check_in_time()
+        report = the_report(program.told(), parties, proven)
+        for name, (waits_for, holds) in parties.items():
+            held = {hold: f"{name} takes" for hold in holds}
+            check_party(program, report["parties"][name], waits_for, f"{name} waits", held)
+        program.end()
+
+
+class TestMainThread:
+    JOIN = """
+enable()
+a = threading.RLock()  # makes a
+def one():
+    ready()
+    with a:  # one waits
+        say("one has it")
+{before}
+with a:  # main takes
+    thread = party(one)
+    close("one", then_main=True)
+    try:
+        thread.join()  # main waits
+    except deadlock.DeadlockError:
+        say("raised in main")
+thread.join()
+tell()
+"""
+
+    def test_joins_a_thread_that_waits_for_its_lock(self, app):
+        """A program's most usual deadlock. Main is in it, so another thread tells."""
+        source = self.JOIN.format(before="party(lambda: (tell(), os._exit(0)), name='teller')")
+        with app(source) as program:
+            program.check_in_time()
+            report = the_report(program.told(), ["MainThread", "one"], True)
+            a = program.name("makes a")
+            check_party(program, report["parties"]["MainThread"], "one", "main waits", {a: "main takes"})
+            check_party(program, report["parties"]["one"], a, "one waits")
+            program.end()
+
+    def test_is_told_and_goes_on(self, app):
+        with app(self.JOIN.format(before=""), {"on_deadlock": "raise"}) as program:
+            told = program.told()
+            the_report(told, ["MainThread", "one"], True)
+            program.end()
+            assert ("raised in main" in program.out.text) is not bool(told["errors"])
+
+    def test_waits_for_threads_at_exit(self, app):
+        """Main has come to its end: threads that join it never end, and main waits for them to."""
+        source = """
+enable()
+def teller():
+    tell()
+    os._exit(0)
+party(teller)
+def one():
+    main.join()
+main = std.main_thread()
+threading.Thread(target=one, name="one").start()
+"""
+        with app(source, under=("-m", "raddle", "run")) as program:
+            # Main cannot be joined through raddle's door: it is a stall for one and an exit for the other.
+            program.process.kill()
+
+
+class TestRaise:
+    @pytest.mark.parametrize("make", PROVEN)
+    def test_in_one_party_and_the_others_go_on(self, app, make):
+        source = TWO.format(make=make, stays=1.2).replace("tell(", "tell(ended=('one', 'two'), ")
+        with app(source, {"on_deadlock": "raise"}) as program:
+            program.check_in_time()
+            told = program.told()
+            the_report(told, ["one", "two"], True)
+            [[name, parties]] = told["errors"]
+            assert name in ("one", "two") and parties == ["one", "two"]
+            program.end()
+
+    def test_three(self, app):
+        source = THREE.format(make="threading.RLock()", order="'one', 'two', 'three'")
+        source = re.sub(r"( *)(\w)\.acquire\(\)  # (\w+) waits", r"\1with \2: pass  # \3 waits", source)
+        source = re.sub(r"( *)(\w)\.acquire\(\)  # (\w+) takes\n.*\n *(.*)", r"\1with \2:  # \3 takes\n        ready()\n        \4", source)
+        source = source.replace("tell()", "tell(ended=('one', 'two', 'three'), stays=1.2)")
+        with app(source, {"on_deadlock": "raise"}) as program:
+            program.check_in_time()
+            told = program.told()
+            the_report(told, ["one", "two", "three"], True)
+            assert len(told["errors"]) == 1
+            program.end()
+
+    @pytest.mark.parametrize("make", LIKELY)
+    def test_likely_ones_are_reported_only(self, app, make):
+        with app(TWO.format(make=make, stays=1.2), {"on_deadlock": "raise"}) as program:
+            program.check_in_time()
+            told = program.told()
+            the_report(told, ["one", "two"], False)
+            assert told["errors"] == told["ended"] == []
+            program.end()
+
+    @pytest.mark.parametrize("case", OTHERS)
+    def test_other_cycles(self, app, case):
+        source, proven, parties = OTHERS[case]
+        order = ", ".join(map(repr, parties))
+        ended = tuple(parties) if proven else ()
+        source = "enable()\n" + source.replace("{}", order) + f"tell(ended={ended!r}, stays=1)\n"
+        with app(source, {"on_deadlock": "raise"}) as program:
+            program.check_in_time()
+            told = program.told()
+            the_report(told, parties, proven)
+            assert len(told["errors"]) == proven
+            assert told["ended"] == (sorted(parties) if proven else [])
+            program.end()
+
+    def test_error_tells_all(self, app):
+        source = """
+enable()
+a, b = threading.RLock(name="a"), threading.RLock(name="b")
+def one():
+    with a:
+        ready()
+        b.acquire()
+def two():
+    with b:
+        ready()
+        try:
+            a.acquire()
+        except RuntimeError as error:
+            say(type(error) is deadlock.DeadlockError, error.code, error.report is deadlock.reports()[0])
+            say(str(error) == str(error.report), b.owner.name, a.owner.name)
+            raise
+party(one)
+party(two)
+close("one", "two")
+tell(ended=("two",))
+say(a.owner, b.owner)
+"""
+        # Either may get it; when it is one, two takes what one has let go of.
+        with app(source, {"on_deadlock": "raise"}) as program:
+            told = program.told()
+            program.end()
+            if told["errors"][0][0] == "two":
+                assert "True raddle-deadlock True\nTrue two one\n" in program.out.text
+            assert program.err.text.count("raddle: ") == 1
+
+    def test_locks_work_after_it(self, app):
+        """Who got the error does not hold what it waited for; all locks are free in the end, and can be taken again."""
+        source = TWO.format(make="threading.RLock()", stays=0).replace(
+            "tell(stays=0)",
+            "tell(ended=('one', 'two'))\n"
+            "say('owners', a.owner, b.owner, a.waiters, b.waiters)\n"
+            "assert a.acquire(timeout=5) and b.acquire(timeout=5)\n"
+            "say('found', deadlock.find())",
+        )
+        with app(source, {"on_deadlock": "raise"}) as program:
+            program.end()
+            assert "owners None None 0 0\nfound []\n" in program.out.text, str(program)
+
+    def test_the_same_again(self, app):
+        """A deadlock that was broken, and comes again, is a new one."""
+        source = """
+enable()
+a, b = threading.RLock(), threading.RLock()
+def work(first, second):
+    with first:
+        ready()
+        with second:
+            pass
+for turn in range(3):
+    names = [f"one {turn}", f"two {turn}"]
+    party(work, a, b, name=names[0])
+    party(work, b, a, name=names[1])
+    close(*names)
+    wait_until(lambda: len(deadlock.reports()) > turn, "another report")
+    wait_until(lambda: a.owner is None and b.owner is None, "both have ended")
+tell(3)
+"""
+        with app(source, {"on_deadlock": "raise"}) as program:
+            told = program.told()
+            assert [sorted(report["parties"]) for report in told["reports"]] == [
+                [f"one {turn}", f"two {turn}"] for turn in range(3)
+            ]
+            assert len(told["errors"]) == 3
+            program.end()
+
+    def test_uncaught_it_ends_the_thread_only(self, app):
+        source = """
+enable()
+a, b = threading.RLock(), threading.RLock()
+both = std.Barrier(2)
+def work(first, second):
+    with first:
+        both.wait()
+        with second:
+            pass
+    say("went on")
+threads = [threading.Thread(target=work, args=pair) for pair in ((a, b), (b, a))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+say("end")
+"""
+        with app(source, {"on_deadlock": "raise"}) as program:
+            program.end()
+            assert program.out.text == "went on\nend\n"
+            assert program.err.text.count("DeadlockError") == 1 and "Exception in thread" in program.err.text
+
+    @pytest.mark.parametrize("delay", [0.1, 0.28, 0.3, 0.32, 0.34, 0.5])
+    def test_where_one_party_cannot_be_raised_in(self, app, delay):
+        """A thread that takes a condition's lock back has to succeed: the other party gets the error, whoever looks first."""
+        source = f"""
+enable()
+a, condition = threading.RLock(), threading.Condition()
+def one():
+    with a, condition:
+        ready()
+        condition.wait()
+def two():
+    with condition:
+        condition.notify()
+        ready()
+        with a:
+            pass
+party(one)
+close("one", then_main=True)
+wait_until(lambda: is_blocked("one", "Condition.wait"), "one waits for a notification")
+party(two)
+wait_until(lambda: is_blocked("one", "RLock.acquire"), "one waits for the lock")
+hold_on({delay})  # decides who looks first
+close("two")
+tell(ended=("one", "two"))
+"""
+        with app(source, {"on_deadlock": "raise"}) as program:
+            told = program.told()
+            the_report(told, ["one", "two"], True)
+            assert [name for name, _ in told["errors"]] == ["two"]
+            program.end()
+
+
+class TestWhereReportsGo:
+    def test_nowhere(self, app):
+        """Ignored is not unseen: `find()` knows."""
+        source = TWO.format(make="threading.RLock()", stays=0).replace(
+            "tell(stays=0)",
+            "wait_until(lambda: is_blocked('one') and is_blocked('two'), 'both wait')\n"
+            "wait_until(deadlock.find, 'found')\ntell(0, stays=1.2, found=ask())",
+        )
+        with app(source, {"on_deadlock": "ignore"}) as program:
+            told = program.told()
+            assert told["reports"] == told["errors"] == []
+            [found] = told["found"]
+            assert sorted(found["parties"]) == ["one", "two"] and found["proven"]
+            check_text(found)
+            program.end()
+            assert program.err.text == ""
+
+    def test_nowhere_after_disable(self, app):
+        source = TWO.format(make="threading.RLock()", stays=1.2)
+        source = source.replace("enable()", "enable()\ndeadlock.disable()").replace("tell(", "tell(0, ")
+        with app(source) as program:
+            assert program.told()["reports"] == []
+            program.end()
+            assert program.err.text == ""
+
+    def test_standard_error_without_being_asked(self, app):
+        """Importing is enough; where locks were taken is not kept then."""
+        source = TWO.format(make="threading.RLock()", stays=0).replace("enable()", "")
+        with app(source) as program:
+            program.check_in_time()
+            report = the_report(program.told(), ["one", "two"], True)
+            a, b = program.name("makes a"), program.name("makes b")
+            for name, waits_for, has in (("one", b, a), ("two", a, b)):
+                party = report["parties"][name]
+                assert party["waits_for"] == ["RLock", waits_for] and party["holds"] == [["RLock", has, None]]
+                assert party["site"] == program.at(f"{name} waits")
+            program.end()
+            assert program.err.text == report["text"] + "\n"
+
+    def test_file(self, app, tmp_path):
+        """It is added to, and belongs to the folder in which it was named."""
+        (tmp_path / "hang.txt").write_text("before\n")
+        source = TWO.format(make="threading.RLock()", stays=0).replace("a = ", "os.chdir('/')\na = ", 1)
+        with app(source, {"report": "hang.txt"}) as program:
+            report = the_report(program.told(), ["one", "two"], True)
+            program.end()
+            assert program.err.text == ""
+            assert (tmp_path / "hang.txt").read_text() == f"before\n{report['text']}\n"
+
+    def test_text_object(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0)
+        source = source.replace("enable()", "import io\nfile = io.StringIO()\nenable(report=file)")
+        source = source.replace("tell(", "wait_until(file.getvalue, 'the report')\ntell(file=file.getvalue(), ")
+        with app(source) as program:
+            told = program.told()
+            assert told["file"] == the_report(told, ["one", "two"], True)["text"] + "\n"
+            program.end()
+            assert program.err.text == ""
+
+    @pytest.mark.parametrize("file", ["None", "open('hang.txt', 'w')"])
+    def test_file_that_is_closed(self, app, file):
+        """The report stays in `reports()`, and nothing else happens."""
+        source = TWO.format(make="threading.RLock()", stays=0.3)
+        source = source.replace("enable()", f"sys.stderr.close()\nfile = {file}\nif file: file.close()\nenable(report=file)")
+        with app(source) as program:
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+    def test_text_object_that_waits(self, app):
+        """Writing may need locks of raddle's, and the writer is in a wait itself: one does not disturb the other."""
+        source = """
+class File:
+    def __init__(self):
+        self.lock, self.text = threading.Lock(), []
+    def write(self, text):
+        with self.lock:
+            self.text.append(text)
+        threading.Event().wait(0.2)
+    def flush(self): pass
+file = File()
+enable(report=file)
+a, b = threading.RLock(), threading.RLock()
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        ready()
+        with a: pass
+party(one)
+party(two)
+close("one", "two")
+wait_until(lambda: file.text, "the report is written")
+hold_on(1)
+tell(file="".join(file.text), found=ask(), blocked=[is_blocked(name, "RLock.acquire") for name in ("one", "two")])
+"""
+        with app(source) as program:
+            told = program.told()
+            report = the_report(told, ["one", "two"], True)
+            assert told["file"] == report["text"] + "\n"
+            assert told["blocked"] == [True, True], "the wait that reports has been forgotten"
+            assert [sorted(found["parties"]) for found in told["found"]] == [["one", "two"]]
+            program.end()
+
+    def test_text_object_that_fails(self, app):
+        source = TWO.format(make="threading.RLock()", stays=1)
+        failing = "class File:\n    def write(self, text): raise TypeError('no')\nenable(report=File())"
+        with app(source.replace("enable()", failing)) as program:
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+    @pytest.mark.parametrize("choice", [{"on_deadlock": "panic"}, {"on_stall": "raise"}])
+    def test_choice_that_there_is_not(self, raddle, choice):
+        from raddle import deadlock
+
+        with pytest.raises(ValueError, match=next(iter(choice))):
+            deadlock.enable(**choice)
+
+    def test_file_that_cannot_be(self, tmp_path):
+        from raddle import deadlock
+
+        with pytest.raises(OSError):
+            deadlock.enable(report=tmp_path / "no folder" / "hang.txt")
+
+
+class TestOnce:
+    def test_each_deadlock(self, app):
+        """Both parties look, several times each; `find()` looks as well."""
+        with app(TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask(), ")) as program:
+            told = program.told()
+            report = the_report(told, ["one", "two"], True)
+            assert [sorted(found["parties"]) for found in told["found"]] == [sorted(report["parties"])]
+            program.end()
+            assert len(reports_in(program.err.text)) == 1
+
+    def test_also_if_more_threads_come(self, app):
+        """Those who come later and wait for a party are victims; they see the deadlock, and it is an old one."""
+        source = TWO.format(make="threading.RLock()", stays=1.5).replace(
+            "tell(",
+            "wait_until(deadlock.reports, 'a report')\n"
+            "for item in (a, b, a): threading.Thread(target=item.acquire, daemon=True).start()\n"
+            "tell(",
+        )
+        with app(source) as program:
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+    def test_two_deadlocks_are_two_reports(self, app):
+        source = """
+enable()
+pairs = [(threading.RLock(), threading.RLock()) for _ in range(2)]
+def work(first, second):
+    with first:
+        ready()
+        with second: pass
+for n, (a, b) in enumerate(pairs):
+    party(work, a, b, name=f"one {n}")
+    party(work, b, a, name=f"two {n}")
+close("one 0", "one 1", "two 0", "two 1")
+tell(2, stays=1.2, found=ask())
+"""
+        with app(source) as program:
+            told = program.told()
+            expected = [["one 0", "two 0"], ["one 1", "two 1"]]
+            assert sorted(sorted(report["parties"]) for report in told["reports"]) == expected
+            assert sorted(sorted(report["parties"]) for report in told["found"]) == expected
+            program.end()
+
+
+class TestParties:
+    def test_victims_are_not(self, app):
+        """They wait for a party, directly or not, by a lock, a join, a semaphore or a queue; before and after the cycle."""
+        source = """
+enable()
+a, b, c = threading.RLock(), threading.RLock(), threading.RLock()
+q = queue.Queue(1)
+def one():
+    q.get()
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        ready()
+        with a: pass
+first = party(one)
+q.put(1)
+party(two)
+wait_until(lambda: a.owner and b.owner, "each holds one")
+victims = {
+    "victim of a lock": lambda: (c.acquire(), a.acquire()),
+    "victim of a victim": lambda: (wait_until(lambda: c.owner, "c is held"), c.acquire()),
+    "victim by join": first.join,
+    "victim by queue": lambda: (q.put(1), q.put(2)),
+}
+for name, wait in victims.items():
+    party(wait, name=name)
+    wait_until(lambda: is_blocked(name), name)
+close("one", "two")
+tell(stays=1.2)
+for name, wait in victims.items():
+    party(wait, name="another " + name)
+hold_on(1.2)
+tell()
+"""
+        with app(source) as program:
+            program.check_in_time()
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+            assert len(reports_in(program.err.text)) == 1
+
+    def test_of_a_cycle_that_hangs_on_another(self, app):
+        """Two cycles, and one thread of the first waits for the second by a semaphore: each is told by itself."""
+        source = """
+enable()
+a, b, c, d = (threading.RLock() for _ in range(4))
+def work(first, second):
+    with first:
+        ready()
+        with second: pass
+party(work, a, b, name="one")
+party(work, b, a, name="two")
+party(work, c, d, name="three")
+party(work, d, c, name="four")
+def between():
+    e = threading.RLock()
+    with e:
+        ready()
+        with c: pass
+party(between)
+close("between", "one", "three", "four", "two")
+tell(2, stays=1)
+"""
+        with app(source) as program:
+            told = program.told()
+            assert sorted(sorted(report["parties"]) for report in told["reports"]) == [["four", "three"], ["one", "two"]]
+            program.end()
+
+    def test_names_of_all_the_world(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0)
+        source = source.replace('party(one)', 'party(one, name="主线程")').replace('close("one"', 'close("主线程"')
+        with app(source) as program:
+            the_report(program.told(), ["主线程", "two"], True)
+            program.end()
+            assert "Thread '主线程' waits" in program.err.text
+
+    def test_renamed_meanwhile(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0)
+        source = source.replace("with b:  # one waits", "std.current_thread().name = 'other'; b.acquire()")
+        source = source.replace('close("one", "two")', "close('one', then_main=True)\n"
+                                "wait_until(lambda: is_blocked('other'), 'it waits')\nclose('two')")
+        source = re.sub(r"other'; b.acquire\(\)\n *pass", "other'; b.acquire()", source)
+        source = source.replace('close(\'one\', then_main=True)', '_one_goes()', 1)
+        source = source.replace("enable()", "enable()\nimport hang_child\n"
+                                "def _one_goes():\n"
+                                "    wait_until(lambda: 'one' in hang_child._ready, 'one is ready')\n"
+                                "    hang_child._turns['one'].set()\n", 1)
+        with app(source) as program:
+            the_report(program.told(), ["other", "two"], True)
+            program.end()
+
+
+class TestOtherThreads:
+    def test_started_by_other_means(self, app):
+        """Threads of `_thread` have a name if the program has asked for one."""
+        source = TWO.format(make="threading.RLock()", stays=0).replace("party(one)", "party(one, thread=None)")
+        with app(source.replace("party(two)", "party(two, thread=None)")) as program:
+            program.check_in_time()
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+    def test_without_a_name(self, app):
+        source = """
+enable()
+import _thread
+a, b = threading.RLock(name="a"), threading.RLock(name="b")
+both, idents = std.Barrier(2), []
+def work(first, second):
+    idents.append(std.get_ident())
+    with first:
+        both.wait()
+        with second: pass
+_thread.start_new_thread(work, (a, b))
+_thread.start_new_thread(work, (b, a))
+tell(idents=idents)
+"""
+        with app(source) as program:
+            told = program.told()
+            [report] = told["reports"]
+            assert sorted(party["ident"] for party in report["parties"].values()) == sorted(told["idents"])
+            assert all(str(party["ident"]) in name for name, party in report["parties"].items())
+            program.end()
+
+    def test_of_the_standard_library(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0).replace("party(one)", "party(one, thread=std.Thread)")
+        with app(source) as program:
+            program.check_in_time()
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+    def test_of_a_pool(self, app):
+        source = """
+import raddle
+raddle.install()
+enable()
+import concurrent.futures, threading
+pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="pool")
+a, b = threading.RLock(), threading.RLock()
+both = threading.Barrier(2)
+def work(first, second):
+    with first:
+        both.wait()
+        with second:
+            return 1
+futures = [pool.submit(work, a, b), pool.submit(work, b, a)]
+done = [future.exception() for future in futures]
+say(sorted(type(error).__name__ for error in done))
+tell()
+pool.shutdown()
+"""
+        with app(source, {"on_deadlock": "raise"}) as program:
+            the_report(program.told(), ["pool_0", "pool_1"], True)
+            program.end()
+            assert "['DeadlockError', 'NoneType']" in program.out.text
+
+    @pytest.mark.fork
+    @pytest.mark.parametrize("before", ["", "TWO", "BUSY"], ids=["quiet", "deadlocked", "busy"])
+    def test_in_a_forked_child(self, app, before):
+        """Whatever the parent's threads did: they are gone, and so are their deadlocks."""
+        befores = {
+            "": "",
+            "TWO": """
+def in_parent(first, second):
+    with first:
+        ready()
+        with second: pass
+c, d = threading.RLock(), threading.RLock()
+party(in_parent, c, d, name="parent one")
+party(in_parent, d, c, name="parent two")
+close("parent one", "parent two")
+wait_until(deadlock.reports, "the parent's report")
+""",
+            "BUSY": """
+lock = threading.RLock()
+def busy():
+    while True:
+        with lock: pass
+for _ in range(3): party(busy)
+""",
+        }
+        source = """
+enable(report="hang.txt")
+a, b = threading.RLock(), threading.RLock()
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        ready()
+        with a: pass
+BEFORE
+count = len(deadlock.reports())
+pid = os.fork()
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+say("found", len(deadlock.find()))
+enable()
+party(one)
+party(two)
+close("one", "two")
+tell(count + 1, stays=1)
+os._exit(0)
+"""
+        with app(source.replace("BEFORE", befores[before])) as program:
+            told = program.told()
+            assert sorted(told["reports"][-1]["parties"]) == ["one", "two"]
+            assert len(told["reports"]) == 1 + (before == "TWO")
+            program.end()
+            assert "found 0\n" in program.out.text
+            assert len(reports_in(program.err.text)) == 1
+
+    @pytest.mark.fork
+    def test_in_a_child_of_a_child(self, app):
+        source = TWO.format(make="threading.RLock()", stays=0).replace(
+            "party(one)",
+            "for _ in range(2):\n"
+            "    if pid := os.fork():\n"
+            "        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+            "party(one)",
+        )
+        with app(source + "os._exit(0)\n") as program:
+            program.check_in_time()
+            the_report(program.told(), ["one", "two"], True)
+            program.end()
+
+
+class TestClosedByAnEnd:
+    """No wait closes these cycles: they are there once a thread is not, and those in them have waited for long."""
+
+    def test_the_other_consumer_has_ended(self, app):
+        source = """
+enable()
+q = queue.Queue(1, name="q")
+a = threading.RLock(name="a")
+stop = std.Event()
+def one():
+    with a:
+        q.put_many(range(3))
+        ready()
+        q.put(4)
+def two():
+    q.get()
+    ready()
+    a.acquire()
+def other():
+    q.get()
+    stop.wait()
+    closing()
+party(two)
+wait_until(lambda: is_blocked("two", "Queue.get"), "two consumes")
+q.put(0)
+party(other)
+wait_until(lambda: is_blocked("other", "Queue.get"), "the other consumes")
+for n in range(3):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+party(one)
+close("two", "one", then_main=True)
+wait_until(lambda: is_blocked("one", "Queue.put"), "one waits")
+hold_on(1.5)  # all have looked for the last time
+stop.set()
+tell()
+"""
+        with app(source) as program:
+            report = the_report(program.told(), ["one", "two"], False)
+            [closed] = [float(line.split()[1]) for _, line in program.out.lines if line.startswith("closing")][1:]
+            assert report and program.wait_for("^raddle: ", err=True)[0] - closed < 1
+
+
+class TestWithSignals:
+    @pytest.mark.signals
+    def test_handler_that_waits_leaves_the_wait_as_it_was(self, app):
+        """A signal handler runs inside the main thread's wait, and waits itself."""
+        source = """
+import signal
+enable()
+a, b = threading.RLock(name="a"), threading.RLock(name="b")
+signal.signal(signal.SIGUSR1, lambda *_: threading.Event().wait(0.05))
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    wait_until(lambda: is_blocked("MainThread", "RLock.acquire"), "main waits")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    wait_until(lambda: is_blocked("MainThread", "Event.wait"), "the handler waits")
+    wait_until(lambda: is_blocked("MainThread", "RLock.acquire"), "main waits for the lock again")
+    close("one")
+    tell()
+    os._exit(0)
+with b:
+    party(one)
+    party(two)
+    with a: pass
+"""
+        with app(source) as program:
+            program.check_in_time()
+            the_report(program.told(), ["MainThread", "one"], True)
+
+
+class TestFind:
+    def test_is_empty_where_nothing_hangs(self, raddle):
+        from raddle import deadlock
+
+        assert deadlock.find() == []
+        assert isinstance(deadlock.reports(), list)
+
+    def test_reports_are_a_copy(self):
+        from raddle import deadlock
+
+        deadlock.reports().append(None)
+        assert None not in deadlock.reports()
+
+    def test_from_a_party_of_it(self, app):
+        """A report's objects are the program's own."""
+        source = """
+enable()
+a, b = threading.RLock(), threading.RLock()
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        ready()
+        with a: pass
+first, second = party(one), party(two)
+close("one", "two")
+wait_until(deadlock.reports, "a report")
+[report] = deadlock.find()
+parties = {party.thread_name: party for party in report.parties}
+assert parties["one"].waits_for is b and parties["two"].waits_for is a
+assert [hold.object for hold in parties["one"].holds] == [a]
+assert parties["one"].ident == first.ident and parties["two"].kind == "RLock.acquire"
+assert parties["two"].since <= time.monotonic()
+assert "in two" in parties["two"].stack and repr(report) == "<proven deadlock: %s>" % ", ".join(parties)
+tell(stays=0.2)
+"""
+        with app(source) as program:
+            program.told()
+            program.end()
+
+
+def test_order_of_the_parties_is_that_of_the_waits(app):
+    """Each waits for what the next one holds, the last one for the first's."""
+    source = THREE.format(make="threading.RLock()", order="'two', 'three', 'one'")
+    with app(source.replace("tell()", "tell(order=[p.thread_name for p in deadlock.reports()[0].parties])").replace(
+        "close(", "import itertools\nclose(")) as program:
+        pass
+    source = source.replace("tell()", "wait_until(deadlock.reports, 'a report')\n"
+                            "tell(order=[party.thread_name for party in deadlock.reports()[0].parties])")
+    with app(source) as program:
+        order = program.told()["order"]
+        ring = ["one", "two", "three"] * 2
+        assert json.dumps(order)[1:-1] in json.dumps(ring)
