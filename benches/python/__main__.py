@@ -62,7 +62,7 @@ def record_of(one: Row, contenders: dict[str, Any], failed: str | None = None) -
     """A row as it goes into the JSON file."""
     record = {
         "name": one.name, "title": one.title, "subject": one.subject, "kind": one.kind, "target": one.target,
-        "baseline": one.baseline, "measured": one.measured, "cores": one.cores, "same": harness.same_objects(one), "contenders": contenders,
+        "baseline": one.baseline, "measured": one.measured, "cores": one.cores, "solo": one.solo, "same": harness.same_objects(one), "contenders": contenders,
     }
     if failed:
         record["failed"] = failed

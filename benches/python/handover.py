@@ -1,9 +1,13 @@
 """Hand-over: two threads wake each other in turn; one operation is one wake-up.
 
-Measured twice: wherever the system puts the threads, and pinned to one core, where spinning can only hurt.
-The CPU time of these rows is kept too (in the JSON file), because a spin buys latency with it.
+Measured wherever the system puts the threads; pinned to one core, where spinning can only hurt; and on a machine whose
+cores are all busy with other processes, where a thread that yields while it spins may lose its core for a whole time slice.
 """
 
+import contextlib
+import os
+import subprocess
+import sys
 from itertools import repeat
 
 from .harness import check, row, together
@@ -36,6 +40,42 @@ def by_event(impl, n):
 
 
 @row("handover.condition_pinned", "hand-over by Condition, one core", needs=["Condition"], **_ONE)
+@contextlib.contextmanager
+def _busy_machine():
+    """As many processes that only burn CPU as there are cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    burn = "print(flush=True)\nwhile True: pass"
+    processes = []
+    try:
+        for _ in range(cores):
+            processes.append(subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE))
+        for process in processes:
+            process.stdout.readline()
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+_BUSY = {"least": 200, "most": 20_000, "step": 2, "quick": 20, "rounds": 5}
+
+
+@row("handover.event_busy", "hand-over by Event, all cores busy with other processes", needs=["Event"], **_BUSY)
+def by_event_busy(impl, n):
+    """The same while others want the cores."""
+    with _busy_machine():
+        return by_event(impl, n)
+
+
+@row("handover.queue_busy", "hand-over by Queue(1), all cores busy with other processes", needs=["Slot"], **_BUSY)
+def by_queue_busy(impl, n):
+    """The same while others want the cores."""
+    with _busy_machine():
+        return by_queue(impl, n)
+
+
 @row("handover.condition", "hand-over by Condition", needs=["Condition"], **_WIDE)
 def by_condition(impl, n):
     """Wait until it is my turn, pass the turn on, notify."""

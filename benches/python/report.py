@@ -126,6 +126,14 @@ def ratio(record: dict[str, Any], name: str | None = None) -> Any:
     return figure(values(record, record["baseline"]), values(record, name or record["measured"]))
 
 
+def cpu_ratio(record: dict[str, Any]) -> Any:
+    """The ratio of CPU time per operation, as a Figure: above 1, raddle spends less."""
+    contenders = record["contenders"]
+    if record["baseline"] not in contenders or record["measured"] not in contenders:
+        return None
+    return figure(contenders[record["baseline"]]["cpu"], contenders[record["measured"]]["cpu"])
+
+
 def target(record: dict[str, Any]) -> str:
     """The target as text."""
     return "" if record["target"] is None else f"{record['target']:,g}"
@@ -157,6 +165,9 @@ def line(record: dict[str, Any]) -> str:
         text += f"{str(found) if found else '-':<27} "
         wanted = target(record)
         text += f"{verdict(record)}{f' ({wanted})' if wanted else ''}"
+        if record["kind"] == "speed" and not record["solo"]:
+            cpu = cpu_ratio(record)
+            text += f"; CPU {short(cpu.median)}" if cpu else ""
     peers = []
     for name in record["contenders"]:
         if name in (record["baseline"], record["measured"]):
@@ -171,7 +182,7 @@ def line(record: dict[str, Any]) -> str:
 
 def columns() -> str:
     """The heading over `line`."""
-    return (f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} verdict (target)  [peers]")
+    return (f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} verdict (target); ratio of CPU time  [peers]")
 
 
 def notes(records: list[dict[str, Any]]) -> list[str]:

@@ -460,8 +460,7 @@ _PLACED = ("Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "Th
 def _name_module(module: str) -> None:
     """Says where the types live: in ``threading`` while they are installed there, as repr and tracebacks show it."""
     for name in _PLACED:
-        if isinstance(kind := globals()[name], type):
-            kind.__module__ = module
+        globals()[name].__module__ = module
 
 
 def _installed() -> None:

@@ -62,6 +62,7 @@ class TestDeadlock:
         assert "DeadlockError" in ended.err and "Exception in thread" in ended.err
         for word in ("one", "two", *LINES):
             assert word in ended.err
+        assert "stall" not in ended.err, ended.err
 
     def test_raise_in_a_thread_or_in_the_main_thread(self, app):
         ended = raddle_run("app.py", cwd=app(DEADLOCK_OF_MAIN))

@@ -560,9 +560,11 @@ def test_interrupted_from_outside(name, tmp_path):
             if name != "loop":
                 wait_until_blocked(talk.process.pid, pid=talk.process.pid)
             talk.process.send_signal(signal.SIGINT)
-            ends.append(talk.end())
+            code, out, err = talk.end()
+            # Where in its loop a program was is a matter of luck.
+            ends.append((code, out, err.splitlines()[-1] if name == "loop" else err))
     assert ends[0] == ends[1]
-    assert ends[1].code == -signal.SIGINT
+    assert ends[1][0] == -signal.SIGINT
 
 
 @pytest.mark.signals

@@ -148,7 +148,8 @@ def ask():
 
 
 def tell(count=1, stays=0.0, ended=(), **more):
-    """Waits for this many reports and the end of these threads, then for reports too many, and tells the parent."""
+    """Waits for this many reports and the end of these threads, then for reports too many, and tells the parent; `more` is told as well, what
+    can be called at the end."""
     wait_until(lambda: len(deadlock.reports()) >= count, f"{count} reports")
     for name in ended:
         wait_until(lambda name=name: not _threads[name].is_alive(), f"{name} has ended")
@@ -157,6 +158,6 @@ def tell(count=1, stays=0.0, ended=(), **more):
         "reports": [_report(report) for report in deadlock.reports()],
         "errors": errors,
         "ended": sorted(name for name, thread in _threads.items() if not thread.is_alive()),
-        **more,
+        **{name: value() if callable(value) else value for name, value in more.items()},
     }
     say("told", json.dumps(told))

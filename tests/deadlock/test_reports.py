@@ -1,6 +1,5 @@
 """Deadlocks of every kind: reported in time, with the parties and nobody else, and raised only where proven."""
 
-import json
 import re
 
 import pytest
@@ -92,9 +91,15 @@ def check_text(report):
 
 def check_party(program, party, waits_for, waits_at, holds=()):
     """`waits_for` and the keys of `holds` are names; the places are comments of lines."""
-    assert party["waits_for"][1] == waits_for
+    assert plain(party["waits_for"][1]) == waits_for
     assert party["site"] == program.at(waits_at)
-    assert {(name, site) for _, name, site in party["holds"]} == {(name, program.at(at)) for name, at in dict(holds).items()}
+    expected = {(name, program.at(at)) for name, at in dict(holds).items()}
+    assert {(plain(name), site) for _, name, site in party["holds"]} == expected
+
+
+def plain(name):
+    """A name without the number of one of many that the line has made: a condition and its lock, for instance."""
+    return re.sub(r"#\d+$", "", name)
 
 
 class TestLocks:
@@ -265,8 +270,9 @@ q, r = queue.Queue(1, name="q"), queue.Queue(2, name="r")
 def one():
     r.get()
     q.put(1)
+    q.put(2)
     ready()
-    q.put(2)  # one waits
+    q.put(3)  # one waits
 def two():
     r.put(1)
     q.get()
@@ -456,23 +462,6 @@ tell()
             program.end()
             assert ("raised in main" in program.out.text) is not bool(told["errors"])
 
-    def test_waits_for_threads_at_exit(self, app):
-        """Main has come to its end: threads that join it never end, and main waits for them to."""
-        source = """
-enable()
-def teller():
-    tell()
-    os._exit(0)
-party(teller)
-def one():
-    main.join()
-main = std.main_thread()
-threading.Thread(target=one, name="one").start()
-"""
-        with app(source, under=("-m", "raddle", "run")) as program:
-            # Main cannot be joined through raddle's door: it is a stall for one and an exit for the other.
-            program.process.kill()
-
 
 class TestRaise:
     @pytest.mark.parametrize("make", PROVEN)
@@ -651,7 +640,7 @@ class TestWhereReportsGo:
         source = TWO.format(make="threading.RLock()", stays=0).replace(
             "tell(stays=0)",
             "wait_until(lambda: is_blocked('one') and is_blocked('two'), 'both wait')\n"
-            "wait_until(deadlock.find, 'found')\ntell(0, stays=1.2, found=ask())",
+            "wait_until(deadlock.find, 'found')\ntell(0, stays=1.2, found=ask)",
         )
         with app(source, {"on_deadlock": "ignore"}) as program:
             told = program.told()
@@ -697,7 +686,7 @@ class TestWhereReportsGo:
     def test_text_object(self, app):
         source = TWO.format(make="threading.RLock()", stays=0)
         source = source.replace("enable()", "import io\nfile = io.StringIO()\nenable(report=file)")
-        source = source.replace("tell(", "wait_until(file.getvalue, 'the report')\ntell(file=file.getvalue(), ")
+        source = source.replace("tell(", "wait_until(file.getvalue, 'the report')\ntell(file=file.getvalue, ")
         with app(source) as program:
             told = program.told()
             assert told["file"] == the_report(told, ["one", "two"], True)["text"] + "\n"
@@ -740,7 +729,7 @@ party(two)
 close("one", "two")
 wait_until(lambda: file.text, "the report is written")
 hold_on(1)
-tell(file="".join(file.text), found=ask(), blocked=[is_blocked(name, "RLock.acquire") for name in ("one", "two")])
+tell(file="".join(file.text), found=ask, blocked=[is_blocked(name, "RLock.acquire") for name in ("one", "two")])
 """
         with app(source) as program:
             told = program.told()
@@ -774,7 +763,7 @@ tell(file="".join(file.text), found=ask(), blocked=[is_blocked(name, "RLock.acqu
 class TestOnce:
     def test_each_deadlock(self, app):
         """Both parties look, several times each; `find()` looks as well."""
-        with app(TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask(), ")) as program:
+        with app(TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask, ")) as program:
             told = program.told()
             report = the_report(told, ["one", "two"], True)
             assert [sorted(found["parties"]) for found in told["found"]] == [sorted(report["parties"])]
@@ -805,7 +794,7 @@ for n, (a, b) in enumerate(pairs):
     party(work, a, b, name=f"one {n}")
     party(work, b, a, name=f"two {n}")
 close("one 0", "one 1", "two 0", "two 1")
-tell(2, stays=1.2, found=ask())
+tell(2, stays=1.2, found=ask)
 """
         with app(source) as program:
             told = program.told()
@@ -1054,9 +1043,9 @@ a = threading.RLock(name="a")
 stop = std.Event()
 def one():
     with a:
-        q.put_many(range(3))
+        q.put_many([1, 2])
         ready()
-        q.put(4)
+        q.put(3)
 def two():
     q.get()
     ready()
@@ -1068,6 +1057,7 @@ def other():
 party(two)
 wait_until(lambda: is_blocked("two", "Queue.get"), "two consumes")
 q.put(0)
+wait_until(lambda: not is_blocked("two"), "two has consumed")
 party(other)
 wait_until(lambda: is_blocked("other", "Queue.get"), "the other consumes")
 for n in range(3):
@@ -1162,12 +1152,9 @@ tell(stays=0.2)
 def test_order_of_the_parties_is_that_of_the_waits(app):
     """Each waits for what the next one holds, the last one for the first's."""
     source = THREE.format(make="threading.RLock()", order="'two', 'three', 'one'")
-    with app(source.replace("tell()", "tell(order=[p.thread_name for p in deadlock.reports()[0].parties])").replace(
-        "close(", "import itertools\nclose(")) as program:
-        pass
-    source = source.replace("tell()", "wait_until(deadlock.reports, 'a report')\n"
-                            "tell(order=[party.thread_name for party in deadlock.reports()[0].parties])")
+    names = "[party.thread_name for party in deadlock.reports()[0].parties]"
+    source = source.replace("tell()", f"wait_until(deadlock.reports, 'a report')\ntell(order={names})")
     with app(source) as program:
         order = program.told()["order"]
         ring = ["one", "two", "three"] * 2
-        assert json.dumps(order)[1:-1] in json.dumps(ring)
+        assert any(ring[at : at + 3] == order for at in range(3)), order

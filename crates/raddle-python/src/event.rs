@@ -76,8 +76,15 @@ unsafe extern "C" fn py_wait(
 }
 
 /// Keeps the flag, which a forked child has from its parent; waiters need no repair.
-unsafe extern "C" fn py_reinit(_object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    none()
+unsafe extern "C" fn py_reinit(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of a type with a `__dict__`.
+        let object = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, object) };
+        if let Ok(condition) = object.getattr("__dict__")?.get_item("_raddle_cond") {
+            condition.call_method0("_at_fork_reinit")?;
+        }
+        Ok(none())
+    })
 }
 
 /// `_cond` of Event and Semaphore: a condition of the standard library's shape, made when asked for.
@@ -89,7 +96,7 @@ pub(crate) unsafe extern "C" fn py_cond(object: *mut ffi::PyObject, _: *mut c_vo
         if let Ok(condition) = dict.get_item("_raddle_cond") {
             return Ok(condition.into_ptr());
         }
-        let lock = crate::types::get(py, Slot::Lock).call0()?;
+        let lock = crate::lock::new(py)?;
         let condition = crate::types::get(py, Slot::Condition).call1((lock,))?;
         dict.set_item("_raddle_cond", &condition)?;
         Ok(condition.into_ptr())

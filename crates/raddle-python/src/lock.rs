@@ -18,7 +18,6 @@ use std::ffi::{CStr, c_void};
 /// What `Lock` and `RLock` share.
 pub(crate) trait Raw: Native + Resource {
     const KIND: Kind;
-    const SHORT: &'static str;
     fn try_take(&self, me: usize) -> bool;
     fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop>;
     /// False if this thread may not release it.
@@ -34,10 +33,9 @@ pub(crate) trait Raw: Native + Resource {
 }
 
 macro_rules! raw {
-    ($type:ty, $kind:expr, $short:literal, $error:literal, $depth:expr) => {
+    ($type:ty, $kind:expr, $error:literal, $depth:expr) => {
         impl Raw for $type {
             const KIND: Kind = $kind;
-            const SHORT: &'static str = $short;
             #[inline]
             fn try_take(&self, me: usize) -> bool {
                 self.try_acquire(me)
@@ -78,8 +76,8 @@ macro_rules! raw {
         }
     };
 }
-raw!(RawLock, Kind::Lock, "Lock", "release unlocked lock", |_| None);
-raw!(RawRLock, Kind::RLock, "RLock", "cannot release un-acquired lock", |lock| Some(lock.depth()));
+raw!(RawLock, Kind::Lock, "release unlocked lock", |_| None);
+raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", |lock| Some(lock.depth()));
 
 /// The lock is this thread's now: what is noted about that, if anything is.
 #[inline]
@@ -284,6 +282,13 @@ fn repr_slot<C: Raw>() -> Vec<ffi::PyType_Slot> {
     vec![ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr::<C> as *mut c_void }]
 }
 
+/// A new Lock.
+pub(crate) fn new(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let lock = crate::native::allocate::<RawLock>(py, crate::types::pointer(Slot::Lock).cast())?;
+    // SAFETY: a new reference.
+    Ok(unsafe { Bound::from_owned_ptr(py, lock) })
+}
+
 /// `Lock(*, name=None)` where the type cannot be called.
 unsafe extern "C" fn make_lock(
     _module: *mut ffi::PyObject,
@@ -292,16 +297,13 @@ unsafe extern "C" fn make_lock(
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     entry(|py| {
-        let lock = crate::native::allocate::<RawLock>(py, crate::types::pointer(Slot::Lock).cast())?;
+        let lock = new(py)?;
         if count > 0 || !keywords.is_null() {
-            // SAFETY: the object made above, kept until it is returned.
-            let lock = unsafe { Bound::<PyAny>::from_owned_ptr(py, lock) };
             let [name] = args::fast(py, "Lock", ["name"], 0, (args, count, keywords))?;
-            // SAFETY: as above.
+            // SAFETY: the object made above.
             unsafe { This::<RawLock>::from_ptr(lock.as_ptr()) }.set_name(args::name(name.as_ref())?);
-            return Ok(lock.into_ptr());
         }
-        Ok(lock)
+        Ok(lock.into_ptr())
     })
 }
 

@@ -97,16 +97,17 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
             return Ok(Look::Again);
         }
         if first_time(deadlock.key()) {
+            me.rouse();
             return host.attached(|| tell_deadlock(host, &deadlock)).map(|()| Look::Settled);
         }
         return Ok(Look::Settled);
     }
     host.found.deadlock.replace(None);
-    look_for_stall(host)
+    look_for_stall(host, &me)
 }
 
 /// Whether every thread that is known sleeps without a deadline; Python then asks about the others.
-fn look_for_stall(host: &PyHost) -> Result<Look, Stop> {
+fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
     let mut numbers = Vec::new();
     let mut tokens = Vec::new();
     for thread in all() {
@@ -118,26 +119,31 @@ fn look_for_stall(host: &PyHost) -> Result<Look, Stop> {
         tokens.push(thread.token());
     }
     numbers.sort_unstable();
-    if was_told(&numbers) {
-        return Ok(Look::Settled);
-    }
     let mark = numbers.iter().fold(1u64, |mark, number| mark.wrapping_mul(31).wrapping_add(*number)) | 1;
     if host.found.stall.replace(mark) != mark {
         return Ok(Look::Again);
     }
-    host.attached(|| {
+    // A hang with a deadlock in it is that deadlock's: its parties tell it. Claimed before it is told, so
+    // that no other thread tells it too.
+    if !detect::find_all().is_empty() || !first_time(numbers.clone()) {
+        return Ok(Look::Settled);
+    }
+    me.rouse();
+    let told = host.attached(|| {
         // SAFETY: attached by the line above.
         let py = unsafe { Python::assume_attached() };
-        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return };
-        let known = python(|| stall.call1((tokens,)).and_then(|told| told.is_truthy()));
-        match known {
-            Ok(true) => {
-                first_time(numbers);
-            }
-            Ok(false) => {}
-            Err(error) => error.write_unraisable(py, None),
-        }
+        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return false };
+        let told = python(|| stall.call1((tokens,)).and_then(|told| told.is_truthy()));
+        told.unwrap_or_else(|error| {
+            error.write_unraisable(py, None);
+            false
+        })
     });
+    if !told {
+        if let Some(told) = TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            told.remove(&numbers);
+        }
+    }
     Ok(Look::Settled)
 }
 

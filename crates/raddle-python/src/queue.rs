@@ -10,7 +10,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{PyHost, python};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o, no_pickle};
+use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o, no_pickle};
 use crate::observe;
 use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};

@@ -66,13 +66,17 @@ impl Standard {
             let sched = py.import("sched")?;
             let time = py.import("time")?;
             let sleep = time.getattr("sleep")?;
+            // Globals of its own: without them the function would keep those of `__main__` alive at exit.
+            let globals = pyo3::types::PyDict::new(py);
+            let call =
+                py.eval(c"lambda action, argument, kwargs: action(*argument, **kwargs)", Some(&globals), None)?;
             Ok(Standard {
                 event: sched.getattr("Event")?.unbind(),
                 missing: sched.getattr("_sentinel").unwrap_or_else(|_| py.None().into_bound(py)).unbind(),
                 monotonic: time.getattr("monotonic")?.unbind(),
                 sleeps: sleep.is_instance_of::<PyCFunction>(),
                 sleep: sleep.unbind(),
-                call: py.eval(c"lambda action, argument, kwargs: action(*argument, **kwargs)", None, None)?.unbind(),
+                call: call.unbind(),
             })
         })
     }
@@ -146,7 +150,7 @@ impl PyScheduler {
     }
 
     fn take_all(&self) -> Vec<Held> {
-        let old = std::mem::replace(&mut *self.queue.lock(), Queue::new());
+        let old = self.queue.lock().take();
         let mut all = Vec::new();
         old.for_each(|held| all.push(held));
         all

@@ -36,7 +36,7 @@ impl Shared {
 }
 
 /// *Seeded*: the wake in `Condition::notify` left out; `SeqCst` of its store weakened to `Release`, or that of
-/// the sleeper's count in `Parking::park`; the count read before the store.
+/// the sleeper's count in `Parking::park`; the count read before the store; `Acquire` in `is_notified` weakened.
 #[test]
 fn a_notification_between_enlisting_and_sleeping_is_not_lost() {
     check(4, || {

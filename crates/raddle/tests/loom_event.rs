@@ -18,7 +18,8 @@ fn wait(event: &Event, host: &dyn Host) -> Result<(), Stop> {
 }
 
 /// *Seeded*: the wake in `Event::set` left out, or for one only; `SeqCst` of its exchange weakened to `Release`;
-/// the sleeper not counted in `Parking::park`; `Acquire` in `is_set` or `wait_slow` weakened (a race for the cell).
+/// the sleeper counted after its sleep in `Parking::park`; `Acquire` in `is_set` or `wait_slow` weakened (a race for
+/// the cell).
 #[test]
 fn setting_lets_all_waiters_go_and_shows_them_what_was_done_before() {
     check(3, || {
@@ -82,7 +83,8 @@ fn a_waiter_is_let_go_by_a_set_while_another_thread_clears() {
 }
 
 /// A worker that clears the event and then looks for work must not miss work announced by a set that found
-/// the flag up. *Seeded*: `set` returning when it reads a raised flag, with or without a `Release`.
+/// the flag up. *Seeded*: `set` returning when it reads a raised flag; writing it back but not looking what that
+/// found; writing it back `Relaxed`.
 #[test]
 fn work_announced_by_a_set_is_seen_after_a_clear_or_the_flag_is_up_again() {
     check(5, || {

@@ -8,8 +8,8 @@ use raddle::park::{Alone, Deadline, Stop};
 use raddle::queue::{PopError, PushError, Queue};
 use raddle::trace::Kind;
 
-/// *Seeded*: the notification in `try_push_as` left out; the getter not enrolled; the next key in `pop_until`
-/// read after the look.
+/// *Seeded*: the notification in `try_push_as` left out; the getter not enrolled; a new key read in `pop_until`
+/// between the look and the wait.
 #[test]
 fn each_item_reaches_one_getter_exactly_once() {
     check(2, || {
@@ -43,7 +43,8 @@ fn items_of_one_producer_arrive_in_order_through_a_bounded_queue() {
     });
 }
 
-/// *Seeded*: the notification of room in `try_pop_as` left out; the putter not enrolled.
+/// *Seeded*: the notification of room in `try_pop_as` left out; the putter not enrolled; a new key read in `push_until`
+/// between the look and the wait.
 #[test]
 fn putters_at_a_full_queue_wait_and_are_woken_by_room() {
     check(2, || {
@@ -90,21 +91,41 @@ fn taking_two_at_once_makes_room_for_two() {
 
 /// *Seeded*: `close` not notifying `items`, or waking one only.
 #[test]
-fn shutting_down_frees_all_getters_but_gives_out_what_is_there() {
+fn shutting_down_frees_all_getters() {
     check(2, || {
-        let queue = Arc::new(Queue::unbounded());
+        let queue = Arc::new(Queue::<usize>::unbounded());
         let getters: Vec<_> = (0..2)
             .map(|_| {
                 let queue = Arc::clone(&queue);
-                spawn(move || queue.pop())
+                spawn(move || assert_eq!(queue.pop(), Err(PopError::Closed)))
             })
             .collect();
-        queue.push(1).unwrap();
         assert!(queue.close(false).is_empty());
-        assert_eq!(queue.push(2), Err(PushError::Closed(2)));
-        let mut got: Vec<_> = getters.into_iter().map(|getter| getter.join().unwrap()).collect();
-        got.sort_unstable_by_key(Result::is_err);
-        assert_eq!(got, [Ok(1), Err(PopError::Closed)]);
+        for getter in getters {
+            getter.join().unwrap();
+        }
+        assert_eq!(queue.waiters(), (0, 0));
+    });
+}
+
+/// *Seeded*: `try_pop_as` refusing when the queue is closed, before it looks for an item.
+#[test]
+fn what_was_put_before_shutting_down_is_given_out_and_nothing_after() {
+    check(3, || {
+        let queue = Arc::new(Queue::unbounded());
+        let getter = Arc::clone(&queue);
+        let getter = spawn(move || (getter.pop(), getter.pop()));
+        let putter = Arc::clone(&queue);
+        let putter = spawn(move || putter.push(1));
+        assert!(queue.close(false).is_empty());
+        let expected = match putter.join().unwrap() {
+            Ok(()) => (Ok(1), Err(PopError::Closed)),
+            Err(refused) => {
+                assert_eq!(refused, PushError::Closed(1));
+                (Err(PopError::Closed), Err(PopError::Closed))
+            }
+        };
+        assert_eq!(getter.join().unwrap(), expected);
     });
 }
 
@@ -120,10 +141,11 @@ fn shutting_down_frees_all_putters_and_gives_their_items_back() {
                 spawn(move || assert_eq!(queue.push(item), Err(PushError::Closed(item))))
             })
             .collect();
-        assert_eq!(queue.close(true), [0]);
+        assert!(queue.close(false).is_empty());
         for putter in putters {
             putter.join().unwrap();
         }
+        assert_eq!(queue.close(true), [0]);
         assert_eq!(queue.unfinished(), 0);
     });
 }
@@ -224,7 +246,7 @@ fn a_pop_that_is_stopped_takes_the_item_or_leaves_it_for_another() {
     }
 }
 
-/// *Seeded*: `task_done` not notifying; `close` not notifying `done`; the joiner not enrolled.
+/// *Seeded*: `task_done` not notifying; the joiner not enrolled.
 #[test]
 fn a_join_ends_with_the_last_task_done() {
     check(3, || {
@@ -253,5 +275,30 @@ fn a_join_ends_with_the_last_task_done() {
         for worker in workers {
             worker.join().unwrap();
         }
+    });
+}
+
+/// *Seeded*: `seal` not notifying `items`, or `done`.
+#[test]
+fn sealing_frees_getters_and_joiners() {
+    check(2, || {
+        let queue = Arc::new(Queue::unbounded());
+        queue.push(1).unwrap();
+        assert_eq!(queue.try_pop(), Ok(1));
+        let getter = Arc::clone(&queue);
+        let getter = spawn(move || assert_eq!(getter.pop(), Err(PopError::Sealed)));
+        let joiner = Arc::clone(&queue);
+        let joiner = spawn(move || {
+            let Some(mut key) = joiner.enroll_joiner() else { return };
+            let mut parking = parking(Kind::QueueJoin, &*joiner, &Alone);
+            while joiner.unfinished() > 0 && !joiner.is_sealed() {
+                joiner.wait_done(key, &mut parking).unwrap();
+                key = joiner.done_key();
+            }
+            joiner.retire_joiner();
+        });
+        assert_eq!(queue.seal(), (vec![], 1, false));
+        getter.join().unwrap();
+        joiner.join().unwrap();
     });
 }

@@ -35,7 +35,8 @@ impl Flag {
 }
 
 /// *Seeded*: the wake in `Signal::notify` left out; `SeqCst` there or on the sleeper's count in
-/// `Parking::park` weakened to `AcqRel`; the sleeper not counted; the key read after the look.
+/// `Parking::park` weakened to `AcqRel`; the sleeper counted after its sleep; the sleepers read before the change; the
+/// key read after the look.
 #[test]
 fn a_change_after_the_key_ends_the_wait() {
     check(4, || {
@@ -69,7 +70,7 @@ fn a_change_for_all_ends_every_wait() {
     });
 }
 
-/// *Seeded*: the count of sleepers lowered before the sleep instead of after it.
+/// *Seeded*: the count of sleepers set to 0, by the notifier that wakes one of them or by the first that wakes up.
 #[test]
 fn each_of_two_changes_for_one_reaches_a_waiter() {
     check(2, || {

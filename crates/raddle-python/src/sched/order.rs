@@ -110,13 +110,15 @@ struct Tree {
     /// Nodes to use again.
     free: Vec<u32>,
     root: u32,
-    /// Counts changes.
+    /// The node without a smaller one, or [`NIL`].
+    first: u32,
+    /// Counts changes, on from the tree before: what a search knows of an old tree does not pass for the new one.
     version: u64,
 }
 
 impl Tree {
-    fn new() -> Tree {
-        Tree { nodes: Vec::new(), free: Vec::new(), root: NIL, version: 0 }
+    fn new(version: u64) -> Tree {
+        Tree { nodes: Vec::new(), free: Vec::new(), root: NIL, first: NIL, version }
     }
 
     fn node(&self, at: u32) -> &Node {
@@ -151,10 +153,6 @@ impl Tree {
             at = self.node(at).children[side];
         }
         at
-    }
-
-    fn first(&self) -> u32 {
-        self.end(self.root, 0)
     }
 
     /// The neighbour on one side.
@@ -226,6 +224,9 @@ impl Tree {
                 self.nodes.len() as u32 - 1
             }
         };
+        if parent == self.first && side == 0 || parent == NIL {
+            self.first = at;
+        }
         self.link(parent, side, at);
         self.balance(parent);
         at
@@ -237,6 +238,9 @@ impl Tree {
 
     fn remove(&mut self, at: u32) -> Held {
         self.version += 1;
+        if at == self.first {
+            self.first = self.beside(at, 1);
+        }
         let [left, right] = self.node(at).children;
         let (parent, side) = (self.node(at).parent, self.side_of(at));
         if left == NIL || right == NIL {
@@ -269,7 +273,7 @@ impl Tree {
     }
 
     fn in_order(&self) -> impl Iterator<Item = (u32, &Node)> {
-        let mut at = self.first();
+        let mut at = self.first;
         std::iter::from_fn(move || {
             (at != NIL).then(|| {
                 let found = (at, self.node(at));
@@ -414,11 +418,23 @@ pub(super) struct Queue {
     latest: Key,
     /// By sequence: the bits of the ticket, or the node. Made at the first cancel.
     places: Option<HashMap<u64, u64, BuildHasherDefault<Spread>>>,
+    /// Where the next tree begins to count.
+    version: u64,
 }
 
 impl Queue {
     pub(super) const fn new() -> Queue {
-        Queue { sorted: Sorted::Keys(DeadlineHeap::new()), latest: Key::LEAST, places: None }
+        Queue { sorted: Sorted::Keys(DeadlineHeap::new()), latest: Key::LEAST, places: None, version: 1 }
+    }
+
+    /// Leaves an empty queue in its place.
+    pub(super) fn take(&mut self) -> Queue {
+        let mut new = Queue::new();
+        new.version = match &self.sorted {
+            Sorted::Keys(_) => self.version,
+            Sorted::Tree(tree) => tree.version + 1,
+        };
+        std::mem::replace(self, new)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -433,8 +449,8 @@ impl Queue {
         match &self.sorted {
             Sorted::Keys(heap) => heap.peek().map(|(key, held)| (*held, key.sequence)),
             Sorted::Tree(tree) => {
-                let first = tree.first();
-                (first != NIL).then(|| (tree.node(first).held, tree.node(first).sequence))
+                let first = tree.nodes.get(tree.first as usize)?;
+                Some((first.held, first.sequence))
             }
         }
     }
@@ -446,7 +462,7 @@ impl Queue {
         }
         let held = match &mut self.sorted {
             Sorted::Keys(heap) => heap.pop()?.1,
-            Sorted::Tree(tree) => tree.remove(tree.first()),
+            Sorted::Tree(tree) => tree.remove(tree.first),
         };
         self.gone(sequence);
         Some(held)
@@ -486,15 +502,14 @@ impl Queue {
         if let Some(places) = &mut self.places {
             places.remove(&sequence);
         }
-        if self.is_empty() {
-            self.latest = Key::LEAST;
-            if matches!(self.sorted, Sorted::Tree(_)) {
-                self.sorted = Sorted::Keys(DeadlineHeap::new());
-            }
-            if self.places.as_ref().is_some_and(|places| places.capacity() > 1000) {
-                self.places = None;
-            }
+        if !self.is_empty() {
+            return;
         }
+        let is_large = self.places.as_ref().is_some_and(|places| places.capacity() > 1000);
+        if is_large || matches!(self.sorted, Sorted::Tree(_)) {
+            drop(self.take());
+        }
+        self.latest = Key::LEAST;
     }
 
     /// Adds an event with a key, if all have one. True if it is the first now.
@@ -516,7 +531,7 @@ impl Queue {
     /// The tree, made from the keys if there is none yet.
     fn tree(&mut self) -> &mut Tree {
         if let Sorted::Keys(heap) = &mut self.sorted {
-            let mut tree = Tree::new();
+            let mut tree = Tree::new(self.version);
             for (_, key, held) in heap.in_order() {
                 tree.push(*held, key.sequence);
             }
@@ -539,7 +554,7 @@ impl Queue {
             Next::Compare(other, sequence) => Err((other, sequence)),
             Next::At(parent, side) => {
                 let node = tree.insert(parent, side, held, search.sequence);
-                let is_first = tree.first() == node;
+                let is_first = tree.first == node;
                 if let Some(places) = &mut self.places {
                     places.insert(search.sequence, u64::from(node));
                 }

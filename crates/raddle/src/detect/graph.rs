@@ -250,7 +250,8 @@ mod tests {
         static B: RawRLock = RawRLock::new();
         let watch = std::thread::spawn(|| {
             for _ in 0..200 {
-                assert!(find_all().is_empty());
+                // But for the one that the next test leaves behind.
+                assert!(find_all().iter().all(|found| found.parties.iter().any(|party| party.waiting.host == 7)));
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

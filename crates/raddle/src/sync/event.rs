@@ -35,7 +35,15 @@ impl Event {
     #[inline]
     pub fn set(&self) {
         let mut word = self.word.load(Ordering::Relaxed);
-        while word & 1 == 0 {
+        loop {
+            if word & 1 == 1 {
+                // Up already. Said to the word itself: a clear comes either after this, and sees what this thread
+                // did before, or before it, and then the flag is down and has to be raised.
+                word = self.word.fetch_or(0, Ordering::Release);
+                if word & 1 == 1 {
+                    return;
+                }
+            }
             let raised = word.wrapping_add(2) | 1;
             // SeqCst: pairs with `Parking::park`, which counts a sleeper before the kernel compares.
             match self.word.compare_exchange_weak(word, raised, Ordering::SeqCst, Ordering::Relaxed) {
@@ -48,8 +56,6 @@ impl Event {
                 Err(now) => word = now,
             }
         }
-        // Already up: still publish what this thread did before, as a lock would have.
-        self.word.fetch_or(0, Ordering::Release);
     }
 
     /// Lowers the flag. Never blocks.

@@ -220,6 +220,13 @@ impl Thread {
         self.wait.lock().as_ref().map(|wait| look(&wait.facts))
     }
 
+    /// The thread is about to do something in the middle of its wait: nobody takes it for asleep any more.
+    pub fn rouse(&self) {
+        if let Some(wait) = self.wait.lock().as_mut() {
+            wait.asleep = false;
+        }
+    }
+
     /// Whether it sleeps in a wait without a deadline that nothing has opened yet, and who could.
     pub fn stuck(&self) -> Option<Stuck> {
         let wait = self.wait.lock();
