@@ -209,13 +209,21 @@ def signature_of(obj):
 
 
 def check_signature(ours, reference, extra=()):
-    """Same parameters, kinds and defaults; `ours` may add the parameters named in `extra`, after the others."""
+    """Same parameters, kinds and defaults; `ours` may add the parameters named in `extra`, after the others.
+
+    `self` may be positional-only, as it is in every method that is not written in Python.
+    """
     expected, got = signature_of(reference), signature_of(ours)
     if expected is None:
         return
     assert got is not None, f"no signature, expected {expected}"
-    expected = [p.replace(annotation=p.empty) for p in expected.parameters.values()]
-    got = [p.replace(annotation=p.empty) for p in got.parameters.values() if p.name not in extra]
+
+    def facts(parameter):
+        kind = None if parameter.name == "self" else parameter.kind
+        return parameter.name, kind, parameter.default
+
+    expected = [facts(parameter) for parameter in expected.parameters.values()]
+    got = [facts(parameter) for parameter in got.parameters.values() if parameter.name not in extra]
     assert got == expected
 
 

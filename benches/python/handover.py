@@ -39,7 +39,6 @@ def by_event(impl, n):
     return spent
 
 
-@row("handover.condition_pinned", "hand-over by Condition, one core", needs=["Condition"], **_ONE)
 @contextlib.contextmanager
 def _busy_machine():
     """As many processes that only burn CPU as there are cores."""
@@ -76,6 +75,7 @@ def by_queue_busy(impl, n):
         return by_queue(impl, n)
 
 
+@row("handover.condition_pinned", "hand-over by Condition, one core", needs=["Condition"], **_ONE)
 @row("handover.condition", "hand-over by Condition", needs=["Condition"], **_WIDE)
 def by_condition(impl, n):
     """Wait until it is my turn, pass the turn on, notify."""

@@ -1149,6 +1149,39 @@ tell(stays=0.2)
             program.end()
 
 
+class TestExit:
+    @pytest.mark.parametrize("report", ["file", "hang.txt"])
+    def test_while_a_report_is_written(self, app, report):
+        """The waiter that writes it is a daemon, and meets the end of the interpreter somewhere in its Python code."""
+        source = """
+class File:
+    def write(self, text):
+        say("writing")
+        while True: time.sleep(0.0001)
+    def flush(self): pass
+file = File()
+deadlock.enable(report=REPORT)
+a, b = threading.RLock(), threading.RLock()
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        ready()
+        with a: pass
+party(one)
+party(two)
+close("one", "two")
+while not deadlock.reports():
+    time.sleep(0.0002)
+"""
+        for _ in range(1 if report == "file" else 5):
+            with app(source.replace("REPORT", "file" if report == "file" else repr(report))) as program:
+                program.end()
+                assert program.err.text == ""
+
+
 def test_order_of_the_parties_is_that_of_the_waits(app):
     """Each waits for what the next one holds, the last one for the first's."""
     source = THREE.format(make="threading.RLock()", order="'two', 'three', 'one'")

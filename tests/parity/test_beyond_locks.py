@@ -27,27 +27,28 @@ def line():
     return inspect.currentframe().f_back.f_lineno
 
 
+def is_site(name, expected):
+    """A second kind of object from the same line has a number behind its site."""
+    return re.fullmatch(re.escape(expected) + r"(#\d+)?", name)
+
+
 class TestNames:
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_given(self, raddle, kind):
         thing = getattr(raddle.threading, kind)(*CONSTRUCTORS[kind], name="accounts")
         assert thing.name == "accounts"
 
-    @pytest.mark.parametrize("kind", ["Lock", "RLock"])
-    def test_given_by_position(self, raddle, kind):
-        assert getattr(raddle.threading, kind)("accounts").name == "accounts"
-
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_creation_site(self, raddle, kind):
         make = getattr(raddle.threading, kind)
         thing = make(*CONSTRUCTORS[kind]); expected = f"{HERE}:{line()}"  # noqa: E702
-        assert thing.name == expected
+        assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_none_means_not_given(self, raddle, kind):
         make = getattr(raddle.threading, kind)
         thing = make(*CONSTRUCTORS[kind], name=None); expected = f"{HERE}:{line()}"  # noqa: E702
-        assert thing.name == expected
+        assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_must_be_text(self, raddle, kind):
@@ -56,14 +57,14 @@ class TestNames:
 
     def test_site_is_that_of_the_caller_not_of_the_library(self, raddle):
         condition = raddle.threading.Condition(); expected = f"{HERE}:{line()}"  # noqa: E702
-        assert expected in repr(condition)
+        assert f"'{expected}" in repr(condition)
 
     @pytest.mark.parametrize("kind", ["Lock", "RLock"])
     def test_in_the_repr(self, raddle, kind):
         make = getattr(raddle.threading, kind)
         assert_matches(rf"^<unlocked raddle\.threading\.{kind} object 'accounts' .*at 0x[0-9a-f]+>$", repr(make(name="accounts")))
         lock = make(); expected = f"{HERE}:{line()}"  # noqa: E702
-        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}'", repr(lock))
+        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}(#\d+)?'", repr(lock))
 
     def test_names_with_odd_letters(self, raddle):
         for name in ("", "a b", "it's", "ключ", "锁", "x" * 1000, "a\nb", "\x00"):

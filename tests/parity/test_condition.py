@@ -12,7 +12,7 @@ INF = float("inf")
 
 class TestCondition(ObjectCases):
     kind = "Condition"
-    methods = ("wait", "wait_for", "notify", "notify_all", "__enter__", "__exit__")
+    methods = ("wait", "wait_for", "notify", "notify_all")
     patched = "notify"
 
     @pytest.fixture

@@ -12,7 +12,7 @@ INF = float("inf")
 
 
 class SemaphoreCases(ObjectCases):
-    methods = ("acquire", "release", "__enter__", "__exit__")
+    methods = ("acquire", "release")
     patched = "acquire"
 
     # Value

@@ -129,12 +129,14 @@ class TestTimer:
         assert timer.finished.is_set()
         assert timer.is_alive() is False
 
-    def test_cancel_before_start(self, cls):
+    @pytest.mark.parametrize("interval", [0, LONG])
+    def test_cancel_before_start(self, cls, interval):
         log = []
-        timer = cls(0, log.append, (1,))
+        timer = cls(interval, log.append, (1,))
         timer.cancel()
         timer.start()
-        timer.join()
+        timer.join(20)
+        assert not timer.is_alive()
         assert log == []
 
     def test_cancel_twice_and_too_late(self, cls):

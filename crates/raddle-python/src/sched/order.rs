@@ -303,7 +303,7 @@ enum Next {
 
 impl Search {
     pub(super) fn new(sequence: u64) -> Search {
-        Search { sequence, at: NIL, version: 0, answers: Vec::new(), restarts: 0 }
+        Search { sequence, at: NIL, version: 0, answers: Vec::with_capacity(24), restarts: 0 }
     }
 
     /// Tells whether the new event is before the other one.
@@ -318,12 +318,17 @@ impl Search {
 
     /// Whether the new event is before that one, if it has been compared.
     fn known(&self, sequence: u64) -> Option<bool> {
-        self.answers.iter().rev().find(|answer| answer.0 == sequence).map(|answer| answer.1)
+        if self.restarts == 0 {
+            // On the first way down only the last event is met twice.
+            let both = [self.answers.last(), self.answers.first()];
+            return both.into_iter().flatten().find(|answer| answer.0 == sequence).map(|answer| answer.1);
+        }
+        self.answers.iter().find(|answer| answer.0 == sequence).map(|answer| answer.1)
     }
 
     fn step(&mut self, tree: &Tree) -> Next {
         if self.at == NIL || self.version != tree.version {
-            self.restarts += u32::from(self.version != tree.version);
+            self.restarts += u32::from(self.version != tree.version && !self.answers.is_empty());
             self.version = tree.version;
             // Most events are the last to run when they are entered.
             let end = tree.end(tree.root, 1);
