@@ -1,19 +1,43 @@
 """Settings of all tests: time limit with stack dumps, seeds, marks, and the two implementations."""
 
 import faulthandler
+import fnmatch
 import os
 import signal
+import sys
 
 import pytest
+
 import tools
 
-TIME_LIMIT = float(os.environ.get("RADDLE_TIME_LIMIT", "60"))  # Seconds for one test; a mark of its own overrides it.
+TIME_LIMIT = float(
+    os.environ.get("RADDLE_TIME_LIMIT", "60")
+)  # Seconds for one test; a mark of its own overrides it.
 
 MARKS = {
     "fork": "forks the process",
     "signals": "sends signals to itself or to a child",
     "stress": "random schedules; scaled by RADDLE_STRESS",
 }
+
+#: Tests that cannot pass: pattern of the node id, whether it holds on this Python, names of the test functions, whether
+#: they can be run at all (a hang cannot), reason. An unexpected pass is a failure.
+EXPECTED_FAILURES = [
+    (
+        "*test_stress_signals.py::test_*stdlib-Thread.join*",
+        sys.version_info < (3, 13),
+        {"test_keyboard_interrupt", "test_handler_that_raises"},
+        True,
+        "Thread.join left by an exception takes the thread for ended (threading._wait_for_tstate_lock before 3.13)",
+    ),
+    (
+        "*test_stress_signals.py::test_*stdlib-SimpleQueue.get*",
+        (3, 12) <= sys.version_info < (3, 12, 2),
+        {"test_deadline_stays_under_signals"},
+        False,
+        "a signal makes _queue.SimpleQueue.get of 3.12.0 and 3.12.1 forget its deadline",
+    ),
+]
 
 
 def pytest_configure(config):
@@ -30,6 +54,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIME_LIMIT, method="thread"))
+        for pattern, holds, functions, runs, reason in EXPECTED_FAILURES:
+            if holds and item.originalname in functions and fnmatch.fnmatchcase(item.nodeid, pattern):
+                item.add_marker(pytest.mark.xfail(reason=reason, run=runs, strict=True))
 
 
 @pytest.fixture(params=["stdlib", "raddle"])

@@ -109,7 +109,12 @@ def wait_until_blocked(*threads, pid="self", timeout=None):
         while looks < 4:
             tid = thread if isinstance(thread, int) else thread.native_id
             marks = None if tid is None else _task_marks(tid, pid)
-            if marks is None and not isinstance(thread, int) and thread.ident is not None and not thread.is_alive():
+            if (
+                marks is None
+                and not isinstance(thread, int)
+                and thread.ident is not None
+                and not thread.is_alive()
+            ):
                 raise AssertionError(f"{thread} has ended, it was expected to block")
             if isinstance(thread, int) and (marks is None or marks[0] in "ZX"):
                 raise AssertionError(f"thread {thread} has ended, it was expected to block")
@@ -165,7 +170,9 @@ class Crew:
         wait_until_blocked(*self.threads)
 
     def wait_finished(self, count):
-        wait_until(lambda: len(self.results) + len(self.errors) >= count, f"{count} of the crew have finished")
+        wait_until(
+            lambda: len(self.results) + len(self.errors) >= count, f"{count} of the crew have finished"
+        )
 
     def join(self):
         end = time.monotonic() + DEADLINE
@@ -236,7 +243,9 @@ def assert_matches(pattern, text):
 
 def child_environment(extra=None):
     """The environment of a child: it finds this module, and writes without a buffer."""
-    path = os.pathsep.join(filter(None, [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(
+        filter(None, [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")])
+    )
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
@@ -263,14 +272,18 @@ def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.
         except subprocess.TimeoutExpired:
             child.kill()
             out, err = child.communicate()
-        raise AssertionError(f"the child hangs\n--- stdout\n{out}\n--- stderr\n{err}\n--- program\n{code}") from None
+        raise AssertionError(
+            f"the child hangs\n--- stdout\n{out}\n--- stderr\n{err}\n--- program\n{code}"
+        ) from None
     return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 def check_child(code, *argv, out=None, **options):
     """Runs a child that must exit 0 without a word on stderr; returns its stdout, compared to `out` if given."""
     done = run_child(code, *argv, **options)
-    assert (done.returncode, done.stderr) == (0, ""), f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{code}"
+    assert (done.returncode, done.stderr) == (0, ""), (
+        f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{code}"
+    )
     if out is not None:
         assert done.stdout == out
     return done.stdout
@@ -283,14 +296,18 @@ def check_child(code, *argv, out=None, **options):
 def signal_storm(handler, mean, rng):
     """Calls `handler` from SIGALRM at random moments, about `mean` seconds apart, in the main thread."""
 
+    stopped = False
+
     def on_alarm(signum, frame):
         handler()
-        signal.setitimer(signal.ITIMER_REAL, max(1e-5, rng.expovariate(1 / mean)))
+        if not stopped:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-5, rng.expovariate(1 / mean)))
 
     previous = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, mean)
     try:
         yield
     finally:
+        stopped = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)

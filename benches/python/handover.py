@@ -1,7 +1,8 @@
 """Hand-over: two threads wake each other in turn; one operation is one wake-up.
 
-Measured wherever the system puts the threads; pinned to one core, where spinning can only hurt; and on a machine whose
-cores are all busy with other processes, where a thread that yields while it spins may lose its core for a whole time slice.
+Measured with each thread pinned to a core of its own; with both pinned to one core, where spinning can only hurt;
+wherever the system puts them, which often is one core as well, since the GIL lets only one run; and on a machine whose
+cores are all busy with other processes, where a thread that yields while it spins may lose its core for a time slice.
 """
 
 import contextlib
@@ -12,12 +13,14 @@ from itertools import repeat
 
 from .harness import check, row, together
 
-_WIDE = {"target": 8, "least": 100, "step": 2, "quick": 100, "needs_cpus": 2}
+_TWO = {"target": 8, "least": 100, "step": 2, "quick": 100, "needs_cpus": 2, "cores": 2}
+_FREE = {"least": 100, "step": 2, "quick": 100, "needs_cpus": 2}
 _ONE = {"target": 3, "least": 100, "step": 2, "quick": 100, "cores": 1}
 
 
 @row("handover.event_pinned", "hand-over by Event, one core", needs=["Event"], **_ONE)
-@row("handover.event", "hand-over by Event", needs=["Event"], **_WIDE)
+@row("handover.event_free", "hand-over by Event, placed by the system", needs=["Event"], **_FREE)
+@row("handover.event", "hand-over by Event, two cores", needs=["Event"], **_TWO)
 def by_event(impl, n):
     """set, wait, clear."""
     ping, pong = impl.Event(), impl.Event()
@@ -76,7 +79,8 @@ def by_queue_busy(impl, n):
 
 
 @row("handover.condition_pinned", "hand-over by Condition, one core", needs=["Condition"], **_ONE)
-@row("handover.condition", "hand-over by Condition", needs=["Condition"], **_WIDE)
+@row("handover.condition_free", "hand-over by Condition, placed by the system", needs=["Condition"], **_FREE)
+@row("handover.condition", "hand-over by Condition, two cores", needs=["Condition"], **_TWO)
 def by_condition(impl, n):
     """Wait until it is my turn, pass the turn on, notify."""
     condition = impl.Condition()
@@ -100,7 +104,8 @@ def by_condition(impl, n):
 
 
 @row("handover.semaphore_pinned", "hand-over by Semaphore, one core", needs=["Semaphore"], **_ONE)
-@row("handover.semaphore", "hand-over by Semaphore", needs=["Semaphore"], **_WIDE)
+@row("handover.semaphore_free", "hand-over by Semaphore, placed by the system", needs=["Semaphore"], **_FREE)
+@row("handover.semaphore", "hand-over by Semaphore, two cores", needs=["Semaphore"], **_TWO)
 def by_semaphore(impl, n):
     """release yours, acquire mine."""
     ping, pong = impl.Semaphore(0), impl.Semaphore(0)
@@ -119,7 +124,8 @@ def by_semaphore(impl, n):
 
 
 @row("handover.queue_pinned", "hand-over by Queue(1), one core", needs=["Slot"], **_ONE)
-@row("handover.queue", "hand-over by Queue(1)", needs=["Slot"], **_WIDE)
+@row("handover.queue_free", "hand-over by Queue(1), placed by the system", needs=["Slot"], **_FREE)
+@row("handover.queue", "hand-over by Queue(1), two cores", needs=["Slot"], **_TWO)
 def by_queue(impl, n):
     """One item there, one item back."""
     there, back = impl.Slot(), impl.Slot()
@@ -142,7 +148,8 @@ def by_queue(impl, n):
 
 
 @row("handover.barrier_pinned", "Barrier of 2, one core", needs=["Barrier"], least=100, quick=50, cores=1)
-@row("handover.barrier", "Barrier of 2", needs=["Barrier"], least=100, quick=50, needs_cpus=2)
+@row("handover.barrier_free", "Barrier of 2, placed by the system", needs=["Barrier"], least=100, quick=50, needs_cpus=2)
+@row("handover.barrier", "Barrier of 2, two cores", needs=["Barrier"], least=100, quick=50, needs_cpus=2, cores=2)
 def by_barrier(impl, n):
     """Two threads meet n times; one operation is one meeting."""
     barrier = impl.Barrier(2)

@@ -20,6 +20,7 @@ import faulthandler
 import gc
 import importlib
 import math
+import os
 import statistics
 import sys
 import threading
@@ -86,7 +87,7 @@ class Row:
     rounds: int | None = None
     #: Operations per sample under --quick.
     quick: int = 20
-    #: Run pinned to this many cores (1), or wherever the system likes (None).
+    #: Run pinned to this many cores, each thread to one of them; or wherever the system likes (None).
     cores: int | None = None
     #: Fewer CPUs than this and the row is left out.
     needs_cpus: int = 1
@@ -173,16 +174,24 @@ def check(condition: bool, what: str) -> None:
         raise WrongResult(what)
 
 
+#: Whether the row being measured wants each thread on a core of its own.
+_spread = False
+
+
 def together(*bodies: Callable[[], None]) -> tuple[float, float]:
     """Run each body in a thread of the standard library; time from the common start to the last join.
 
     The threads are the standard library's for every contender, so that only the primitive under test differs.
+    In a row for several cores, each is pinned to a core of its own, in turn.
     """
+    cores = sorted(os.sched_getaffinity(0)) if _spread and hasattr(os, "sched_getaffinity") else []
     ready = threading.Semaphore(0)
     go = threading.Event()
     failures: list[BaseException] = []
 
-    def shell(body: Callable[[], None]) -> None:
+    def shell(body: Callable[[], None], place: int) -> None:
+        if cores:
+            os.sched_setaffinity(0, {cores[place % len(cores)]})  # 0: the calling thread
         ready.release()
         go.wait()
         try:
@@ -190,7 +199,7 @@ def together(*bodies: Callable[[], None]) -> tuple[float, float]:
         except BaseException as failure:  # noqa: BLE001  handed to the caller below
             failures.append(failure)
 
-    threads = [threading.Thread(target=shell, args=(body,), daemon=True) for body in bodies]
+    threads = [threading.Thread(target=shell, args=(body, place), daemon=True) for place, body in enumerate(bodies)]
     for thread in threads:
         thread.start()
     for _ in threads:
@@ -211,6 +220,8 @@ def together(*bodies: Callable[[], None]) -> tuple[float, float]:
 
 def sample(one: Row, adapter: ModuleType, n: int) -> tuple[float, float]:
     """One timed run of n operations."""
+    global _spread
+    _spread = (one.cores or 1) > 1
     before = getattr(adapter, "before", None)
     after = getattr(adapter, "after", None)
     gc.collect()

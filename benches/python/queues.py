@@ -133,11 +133,11 @@ def _through(queue, n, producers, consumers):
 
         return run
 
-    bodies, begin = [], 0
+    # Consumers first, as programs start their workers before there is work.
+    bodies, begin = [consume(turns) for turns in chunks(n, consumers)], 0
     for turns in chunks(n, producers):
         bodies.append(produce(range(begin, begin + turns)))
         begin += turns
-    bodies += [consume(turns) for turns in chunks(n, consumers)]
     spent = together(*bodies)
     check(sum(sums) == n * (n - 1) // 2, "items were lost or doubled")
     return spent

@@ -15,10 +15,8 @@ from typing import Any
 from raddle import _raddle
 
 
-def _errors() -> Any:
-    from raddle import queue
-
-    return queue
+#: The module of the exceptions, `raddle.queue`; it sets this, as it imports this module.
+errors: Any = None
 
 
 def _parts(self: Any) -> dict[str, Any]:
@@ -74,80 +72,91 @@ def hook_qsize(self: Any) -> int:
     return len(self.queue)
 
 
+# The parts are read from the instance's dictionary: its attributes of the same names have to ask first whether the
+# queue is open. A program that replaces one replaces it there.
+
+
 def put(self: Any, item: Any, block: bool, timeout: float | None) -> None:
-    errors = _errors()
-    with self.not_full:
-        if self.is_shutdown:
+    parts = self.__dict__
+    not_full = parts["not_full"]
+    with not_full:
+        if parts["is_shutdown"]:
             raise errors.ShutDown
-        if self.maxsize > 0:
+        maxsize = self.maxsize
+        if maxsize > 0 and self._qsize() >= maxsize:
             deadline = None if timeout is None else monotonic() + timeout
             while self._qsize() >= self.maxsize:
                 remaining = None if deadline is None else deadline - monotonic()
                 if not block or (remaining is not None and remaining <= 0.0):
                     raise errors.Full
-                self.not_full.wait(remaining)
-                if self.is_shutdown:
+                not_full.wait(remaining)
+                if parts["is_shutdown"]:
                     raise errors.ShutDown
         self._put(item)
-        self.unfinished_tasks += 1
-        self.not_empty.notify()
+        parts["unfinished_tasks"] += 1
+        parts["not_empty"].notify()
 
 
 def get(self: Any, block: bool, timeout: float | None) -> Any:
-    errors = _errors()
-    with self.not_empty:
-        deadline = None if timeout is None else monotonic() + timeout
-        while not self._qsize():
-            if self.is_shutdown:
-                raise errors.ShutDown
-            remaining = None if deadline is None else deadline - monotonic()
-            if not block or (remaining is not None and remaining <= 0.0):
-                raise errors.Empty
-            self.not_empty.wait(remaining)
+    parts = self.__dict__
+    not_empty = parts["not_empty"]
+    with not_empty:
+        if not self._qsize():
+            deadline = None if timeout is None else monotonic() + timeout
+            while not self._qsize():
+                if parts["is_shutdown"]:
+                    raise errors.ShutDown
+                remaining = None if deadline is None else deadline - monotonic()
+                if not block or (remaining is not None and remaining <= 0.0):
+                    raise errors.Empty
+                not_empty.wait(remaining)
         item = self._get()
-        self.not_full.notify()
+        parts["not_full"].notify()
         return item
 
 
 def task_done(self: Any) -> None:
-    with self.all_tasks_done:
-        unfinished = self.unfinished_tasks - 1
+    parts = self.__dict__
+    with parts["all_tasks_done"]:
+        unfinished = parts["unfinished_tasks"] - 1
         if unfinished < 0:
             raise ValueError("task_done() called too many times")
-        self.unfinished_tasks = unfinished
+        parts["unfinished_tasks"] = unfinished
         if unfinished == 0:
-            self.all_tasks_done.notify_all()
+            parts["all_tasks_done"].notify_all()
 
 
 def join(self: Any) -> None:
-    with self.all_tasks_done:
-        while self.unfinished_tasks:
-            self.all_tasks_done.wait()
+    parts = self.__dict__
+    with parts["all_tasks_done"]:
+        while parts["unfinished_tasks"]:
+            parts["all_tasks_done"].wait()
 
 
 def qsize(self: Any) -> int:
-    with self.mutex:
+    with self.__dict__["mutex"]:
         return self._qsize()
 
 
 def empty(self: Any) -> bool:
-    with self.mutex:
+    with self.__dict__["mutex"]:
         return not self._qsize()
 
 
 def full(self: Any) -> bool:
-    with self.mutex:
+    with self.__dict__["mutex"]:
         return 0 < self.maxsize <= self._qsize()
 
 
 def shutdown(self: Any, immediate: bool) -> None:
-    with self.mutex:
-        self.is_shutdown = True
+    parts = self.__dict__
+    with parts["mutex"]:
+        parts["is_shutdown"] = True
         if immediate:
             while self._qsize():
                 self._get()
-                if self.unfinished_tasks > 0:
-                    self.unfinished_tasks -= 1
-            self.all_tasks_done.notify_all()
-        self.not_empty.notify_all()
-        self.not_full.notify_all()
+                if parts["unfinished_tasks"] > 0:
+                    parts["unfinished_tasks"] -= 1
+            parts["all_tasks_done"].notify_all()
+        parts["not_empty"].notify_all()
+        parts["not_full"].notify_all()

@@ -212,7 +212,7 @@ def _on_stall(blocked: Sequence[int]) -> bool:
     """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
     if _settings.on_stall == "ignore":
         return False
-    if _raddle.timer_count() or _std._limbo:
+    if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:
         return False
     frames = sys._current_frames()
     known = set(blocked)

@@ -28,6 +28,7 @@ else:
         """Raised when put or get is called on a queue that has been shut down."""
 
 
+_open_queue.errors = _sys.modules[__name__]
 _raddle.set_queue_names(Empty, Full, ShutDown, _open_queue)
 
 import raddle.threading  # noqa: E402, F401 - fork, exit and detection come with it

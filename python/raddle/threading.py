@@ -42,6 +42,9 @@ _ADDED = ["Hold", "ThreadSnapshot", "ThreadState", "snapshot"]
 __all__ = [*_std.__all__, *_ADDED]  # noqa: PLE0604
 
 _StdThread = _originals.Thread
+_std_enumerate = _std.enumerate
+_std_active_count = _std.active_count
+__excepthook__ = _std.__excepthook__
 
 # From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
 _HANDLES = _sys.version_info >= (3, 13)
@@ -127,7 +130,7 @@ class Thread(_StdThread):
             raise RuntimeError("threads can only be started once")
         self._launch()
 
-    def _launch(self) -> None:
+    def _launch(self, wait: bool = True) -> None:
         record = self._record = _raddle.ThreadRecord()
         record.belong(self)
         record.ready()
@@ -146,7 +149,8 @@ class Thread(_StdThread):
             record.end()
             self._record = None
             raise
-        started.wait()
+        if wait:
+            started.wait()
 
     def _bootstrap(self) -> None:
         record = self._record
@@ -175,7 +179,7 @@ class Thread(_StdThread):
         if record is None or not self._initialized:
             return super().join(timeout)
         if self is _active.get(get_ident()):
-            raise RuntimeError("Cannot join current thread" if _HANDLES else "cannot join current thread")
+            raise RuntimeError("cannot join current thread")
         if record.join(timeout):
             self._finish()
 
@@ -237,7 +241,7 @@ class Timer(Thread):
         """Makes the rest of the Thread when some of it is looked for."""
         fields = self.__dict__
         if name == "finished":
-            event = fields.setdefault("finished", Event())
+            event = fields.setdefault("finished", _Finished(self))
             if self._cancelled:
                 event.set()
             return event
@@ -259,10 +263,10 @@ class Timer(Thread):
         """
         if self._ticket or self._record is not None:
             raise RuntimeError("threads can only be started once")
-        if type(self).run is not Timer.run or _exiting:
+        interval = self.interval
+        if type(self).run is not Timer.run or _exiting or interval is None:
             self._started.is_set()  # the whole Thread is needed now
             return super().start()
-        interval = self.interval
         if not interval <= TIMEOUT_MAX:
             if interval > TIMEOUT_MAX:
                 raise OverflowError("timeout value is too large")
@@ -274,11 +278,16 @@ class Timer(Thread):
     def cancel(self) -> None:
         """Stop the timer if it has not called its function yet. Never waits; any thread may call it."""
         self._cancelled = True
-        if self._ticket:
-            _raddle.timer_cancel(self._ticket)
         finished = self.__dict__.get("finished")
         if finished is not None:
             finished.set()
+        else:
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """Out of the heap; who joins it goes on."""
+        if self._ticket:
+            _raddle.timer_cancel(self._ticket)
         if self._gate is not None:
             self._gate.set()
 
@@ -296,7 +305,7 @@ class Timer(Thread):
         try:
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
-                self._launch()
+                self._launch(wait=False)
         finally:
             if self._gate is not None:
                 self._gate.set()
@@ -339,6 +348,28 @@ class Timer(Thread):
         super().join(timeout)
 
 
+class _Finished(Event):
+    """A Timer's ``finished``: setting it by hand takes the timer out of the heap, as cancelling does."""
+
+    def __init__(self, timer: Timer) -> None:
+        super().__init__()
+        self._timer = timer
+
+    def set(self) -> None:
+        super().set()
+        self._timer._withdraw()
+
+
+def enumerate() -> list[_StdThread]:
+    """All threads that are alive, timers to come included."""
+    return [*_std_enumerate(), *_raddle.timers()]
+
+
+def active_count() -> int:
+    """How many threads are alive, timers to come included."""
+    return _std_active_count() + _raddle.timer_count()
+
+
 def _monotonic() -> float:
     import time
 
@@ -367,7 +398,7 @@ def snapshot() -> list[ThreadSnapshot]:
     for ident, item, site in _raddle.holds():
         held.setdefault(ident, []).append(Hold(item, site and f"{site[0]}:{site[1]}"))
     found = []
-    for thread in _std.enumerate():
+    for thread in _std_enumerate():
         state = _state_of(thread)
         found.append(
             ThreadSnapshot(
@@ -388,7 +419,7 @@ def _to_wait_for() -> list[_StdThread]:
     """Raddle's threads that keep the process alive, and the timers that will."""
     me = _std.current_thread()
     found: list[_StdThread] = [timer for timer in _raddle.timers() if not timer.daemon]
-    for thread in _std.enumerate():
+    for thread in _std_enumerate():
         if isinstance(thread, Thread) and thread is not me and thread._record is not None and not thread.daemon:
             found.append(thread)
     return found
@@ -398,9 +429,12 @@ def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
     global _exiting
     _exiting = True
-    while alive := _to_wait_for():
+    while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
             thread.join()
+        if not alive:
+            # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
+            _raddle.yield_now()
     _raddle.timer_cancel_all()
 
 
@@ -436,7 +470,7 @@ else:
 
         def __iter__(self) -> _Iterator[Any]:
             locks = list(super().__iter__())
-            if _to_wait_for():
+            if _to_wait_for() or _raddle.timer_is_serving():
                 locks.insert(0, self._exit)
             return iter(locks)
 

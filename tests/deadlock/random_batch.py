@@ -4,6 +4,7 @@ usage: random_batch.py SEED FROM TO report|raise
 """
 
 import json
+import os
 import random
 import sys
 import threading as std
@@ -14,7 +15,10 @@ import raddle.deadlock
 import raddle.queue
 import raddle.threading
 from random_programs import Running, after, make, truth
-from tools import wait_until
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from tools import wait_until  # noqa: E402
 
 #: Seconds after which nothing new may come: the timed waits are over, and the last looks taken.
 SETTLED = 2.0

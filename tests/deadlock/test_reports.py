@@ -882,16 +882,27 @@ tell(2, stays=1)
             assert "Thread '主线程' waits" in program.err.text
 
     def test_renamed_meanwhile(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0)
-        source = source.replace("with b:  # one waits", "std.current_thread().name = 'other'; b.acquire()")
-        source = source.replace('close("one", "two")', "close('one', then_main=True)\n"
-                                "wait_until(lambda: is_blocked('other'), 'it waits')\nclose('two')")
-        source = re.sub(r"other'; b.acquire\(\)\n *pass", "other'; b.acquire()", source)
-        source = source.replace('close(\'one\', then_main=True)', '_one_goes()', 1)
-        source = source.replace("enable()", "enable()\nimport hang_child\n"
-                                "def _one_goes():\n"
-                                "    wait_until(lambda: 'one' in hang_child._ready, 'one is ready')\n"
-                                "    hang_child._turns['one'].set()\n", 1)
+        """A thread's name is the one it has when the report is made."""
+        source = """
+enable()
+a, b = threading.RLock(), threading.RLock()
+def one():
+    with a:
+        ready()
+        with b: pass
+def two():
+    with b:
+        go.wait(20)
+        with a: pass
+go = std.Event()
+first = party(one)
+party(two)
+wait_until(lambda: a.owner and b.owner, "each holds one")
+close("one", then_main=True)
+first.name = "other"
+go.set()
+tell()
+"""
         with app(source) as program:
             the_report(program.told(), ["other", "two"], True)
             program.end()

@@ -1,9 +1,12 @@
 """Stalls: every thread blocked for ever, by nobody in particular. Called so, never a deadlock, and never killed unasked."""
 
+import pathlib
 import re
+import signal
 
 import pytest
 from hangs import WATCHED, reports_in
+from tools import wait_until
 
 RUN = ("-m", "raddle", "run")
 RUN_AND_EXIT = (*RUN, "--on-stall", "exit")
@@ -173,11 +176,6 @@ event.wait()
         """Main waits for them in the interpreter's exit."""
         source = """
 import threading
-def work():
-    wait_until(lambda: std.main_thread()._is_stopped if hasattr(std.main_thread(), "_is_stopped") else True, "main has ended", 1)
-"""
-        source = """
-import threading
 event = threading.Event()
 for n in range(2):
     threading.Thread(target=event.wait, name=f"waiter {n}").start()
@@ -236,16 +234,9 @@ close("holder", "victim")
 event.wait()  # main waits
 """
         with app(source) as program:
-            text = ""
-
-            def written():
-                nonlocal text
-                text = (program.path and open(program.path.replace("app.py", "hang.txt")).read())
-                return "Advice" in text
-
-            import tools
-
-            tools.wait_until(written, "the report is written")
+            file = pathlib.Path(program.path).with_name("hang.txt")
+            wait_until(lambda: file.exists() and "Advice" in file.read_text(), "the report is written")
+            text = file.read_text()
             assert text.startswith("raddle: stall: ") and "(3 threads; blocked, not deadlocked)" in text
             for comment in ("holder takes", "holder waits", "victim waits", "main waits"):
                 assert f'File "{program.path}", line {program.line(comment)}' in text
@@ -282,9 +273,8 @@ say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             assert "(1 thread; blocked, not deadlocked)" in text
 
     def test_in_reports(self, app):
-        """A stall can be over: here a signal's default action is the end, so another process's eyes see it in the list."""
+        """The list has it when it is written."""
         source = """
-import signal
 class File:
     def write(self, text):
         [report] = deadlock.reports()
@@ -397,7 +387,8 @@ LIVE = {
 
 @pytest.mark.parametrize("live", LIVE)
 def test_no_stall(app, live):
-    with app(f"enable()\nevent = threading.Event()\n{LIVE[live]}\nsay('ready')\nevent.wait()\n", {"on_stall": "exit"}) as program:
+    source = f"enable()\nevent = threading.Event()\n{LIVE[live]}\nsay('ready')\nevent.wait()\n"
+    with app(source, {"on_stall": "exit"}) as program:
         program.wait_for("^ready")
         program.check_lives_in_silence()
 
@@ -423,8 +414,6 @@ for _ in range(3): q.put(sys.stdin.readline())
 @pytest.mark.signals
 def test_handler_ends_the_wait(app):
     """The program that was not stalled goes on when its signal comes."""
-    import signal
-
     source = """
 import signal
 enable()
@@ -452,13 +441,9 @@ for turn in range(2):
     except KeyboardInterrupt:
         say("interrupted", turn)
 """
-    import signal
-
-    import tools
-
     with app(source) as program:
         for turn in range(2):
-            tools.wait_until(lambda turn=turn: len(reports_in(program.err.text)) == turn + 1, f"stall {turn}")
+            wait_until(lambda turn=turn: len(reports_in(program.err.text)) == turn + 1, f"stall {turn}")
             program.process.send_signal(signal.SIGINT)
             program.wait_for(f"^interrupted {turn}")
         program.end()

@@ -9,6 +9,7 @@ import threading
 import weakref
 
 import pytest
+
 from tools import (
     STDLIB,
     Crew,
@@ -157,9 +158,8 @@ class LockCases:
             assert taken is True
 
     def test_with_gives_back_after_an_exception(self, lock):
-        with pytest.raises(ZeroDivisionError):
-            with lock:
-                raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), lock:
+            raise ZeroDivisionError
         assert in_thread(lock.acquire, False) is True
 
     def test_with_blocks(self, lock):
@@ -210,15 +210,13 @@ class LockCases:
     # Timeouts
 
     def test_timeout_expires(self, lock):
-        with self.held_elsewhere(lock):
-            with Stopwatch() as watch:
-                assert lock.acquire(timeout=0.05) is False
+        with self.held_elsewhere(lock), Stopwatch() as watch:
+            assert lock.acquire(timeout=0.05) is False
         assert 0.045 <= watch.seconds < 5
 
     def test_timeout_given_by_position(self, lock):
-        with self.held_elsewhere(lock):
-            with Stopwatch() as watch:
-                assert lock.acquire(True, 0.05) is False
+        with self.held_elsewhere(lock), Stopwatch() as watch:
+            assert lock.acquire(True, 0.05) is False
         assert 0.045 <= watch.seconds < 5
 
     def test_timeout_in_a_thread(self, lock):
@@ -272,9 +270,13 @@ class LockCases:
         with pytest.raises(OverflowError):
             lock.acquire(timeout=timeout)
 
-    @pytest.mark.parametrize("timeout", [NAN, -INF, -1e100, -(2**70), "1", b"1", None, 1j, [], object()], ids=repr)
+    @pytest.mark.parametrize(
+        "timeout", [NAN, -INF, -1e100, -(2**70), "1", b"1", None, 1j, [], object()], ids=repr
+    )
     def test_odd_timeouts(self, lock, reference, timeout):
-        assert outcome(lambda: lock.acquire(timeout=timeout)) == outcome(lambda: reference().acquire(timeout=timeout))
+        assert outcome(lambda: lock.acquire(timeout=timeout)) == outcome(
+            lambda: reference().acquire(timeout=timeout)
+        )
 
     def test_timeout_objects(self, lock, reference):
         class Index:
@@ -292,7 +294,9 @@ class LockCases:
             if got == ("returned", True):
                 lock.release()
 
-    @pytest.mark.parametrize("blocking", [1, 0, 2, True, False, None, "", "x", 1.5, [], [1], 2**40, object()], ids=repr)
+    @pytest.mark.parametrize(
+        "blocking", [1, 0, 2, True, False, None, "", "x", 1.5, [], [1], 2**40, object()], ids=repr
+    )
     def test_odd_blocking(self, lock, reference, blocking):
         assert outcome(lambda: lock.acquire(blocking)) == outcome(lambda: reference().acquire(blocking))
 
@@ -352,7 +356,9 @@ class LockCases:
         with pytest.raises(TypeError):
             type(lock).anything = 1
 
-    @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__qualname__)
+    @pytest.mark.parametrize(
+        "duplicate", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__qualname__
+    )
     def test_cannot_be_copied(self, lock, duplicate):
         with pytest.raises(TypeError, match="cannot pickle"):
             duplicate(lock)
@@ -410,7 +416,9 @@ class LockCases:
             lock.release()
             for count in (1, 2, 3):
                 wait_until(lambda: len(order) >= count, f"{count} have had it")
-                wait_until(lambda: sum(thread.is_alive() for thread in crew.threads) == 4 - count, "one has left")
+                wait_until(
+                    lambda: sum(thread.is_alive() for thread in crew.threads) == 4 - count, "one has left"
+                )
                 wait_until_blocked(*(thread for thread in crew.threads if thread.is_alive()))
                 assert len(order) == count
                 gate.release()

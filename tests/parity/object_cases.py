@@ -8,6 +8,7 @@ import weakref
 from unittest import mock
 
 import pytest
+
 from tools import STDLIB, check_signature
 
 

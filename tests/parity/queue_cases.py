@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from object_cases import ObjectCases
+
 from tools import RADDLE, STDLIB, Crew, Stopwatch, in_thread, wait_until
 
 INF = float("inf")
@@ -46,7 +47,9 @@ class QueueCases(ObjectCases):
         for i in range(50):
             queue.put((i * 31) % 53)
         taken += [queue.get() for _ in range(100)]
-        assert sorted(taken) == sorted([(i * 7919) % 101 for i in range(100)] + [(i * 31) % 53 for i in range(50)])
+        assert sorted(taken) == sorted(
+            [(i * 7919) % 101 for i in range(100)] + [(i * 31) % 53 for i in range(50)]
+        )
         assert queue.empty()
 
     def test_sizes(self, cls):
@@ -184,14 +187,12 @@ class QueueCases(ObjectCases):
 
     def test_timeouts_expire(self, cls, errors):
         queue = cls(1)
-        with Stopwatch() as watch:
-            with pytest.raises(errors.Empty):
-                queue.get(timeout=0.05)
+        with Stopwatch() as watch, pytest.raises(errors.Empty):
+            queue.get(timeout=0.05)
         assert 0.045 <= watch.seconds < 5
         queue.put(1)
-        with Stopwatch() as watch:
-            with pytest.raises(errors.Full):
-                queue.put(2, timeout=0.05)
+        with Stopwatch() as watch, pytest.raises(errors.Full):
+            queue.put(2, timeout=0.05)
         assert 0.045 <= watch.seconds < 5
 
     def test_timed_out_getter_takes_nothing(self, cls, errors):
@@ -388,14 +389,15 @@ class QueueCases(ObjectCases):
     def test_mutex_keeps_others_out(self, cls):
         queue = cls(5)
         queue.put(0)
-        with queue.mutex:
-            with Crew(lambda: (queue.get(), queue.put(1), queue.qsize(), queue.empty(), queue.full())) as crew:
-                crew.wait_until_blocked()
-                assert crew.results == []
-                assert list(queue.queue) == [0]
-                queue.mutex.release()
-                crew.join()
-                queue.mutex.acquire()
+        with queue.mutex, Crew(
+            lambda: (queue.get(), queue.put(1), queue.qsize(), queue.empty(), queue.full())
+        ) as crew:
+            crew.wait_until_blocked()
+            assert crew.results == []
+            assert list(queue.queue) == [0]
+            queue.mutex.release()
+            crew.join()
+            queue.mutex.acquire()
         assert crew.results == [(0, None, 1, False, False)]
 
     def test_conditions_share_the_mutex(self, cls):

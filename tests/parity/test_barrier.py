@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from object_cases import ObjectCases
+
 from tools import Crew, Stopwatch, assert_matches, outcome, wait_until
 
 
@@ -106,7 +107,9 @@ class TestBarrier(ObjectCases):
     @pytest.mark.parametrize("given", ["position", "keyword"])
     def test_action_runs_once_before_anybody_passes(self, cls, given):
         runs = []
-        barrier = cls(3, lambda: runs.append(1)) if given == "position" else cls(3, action=lambda: runs.append(1))
+        barrier = (
+            cls(3, lambda: runs.append(1)) if given == "position" else cls(3, action=lambda: runs.append(1))
+        )
 
         def work():
             barrier.wait()
@@ -151,9 +154,8 @@ class TestBarrier(ObjectCases):
 
         with Crew(work) as crew:
             crew.wait_until_blocked()
-            with Stopwatch() as watch:
-                with pytest.raises(broken):
-                    barrier.wait(0.05)
+            with Stopwatch() as watch, pytest.raises(broken):
+                barrier.wait(0.05)
         assert 0.045 <= watch.seconds < 5
         assert barrier.broken is True
 
@@ -165,9 +167,8 @@ class TestBarrier(ObjectCases):
 
     def test_default_timeout(self, cls, broken):
         barrier = cls(2, timeout=0.05)
-        with Stopwatch() as watch:
-            with pytest.raises(broken):
-                barrier.wait()
+        with Stopwatch() as watch, pytest.raises(broken):
+            barrier.wait()
         assert 0.045 <= watch.seconds < 5
 
     def test_own_timeout_goes_before_the_default(self, cls, broken):

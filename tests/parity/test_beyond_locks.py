@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+
 from tools import Crew, assert_matches, in_thread, wait_until
 
 HERE = pathlib.Path(__file__).name
@@ -41,13 +42,15 @@ class TestNames:
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_creation_site(self, raddle, kind):
         make = getattr(raddle.threading, kind)
-        thing = make(*CONSTRUCTORS[kind]); expected = f"{HERE}:{line()}"  # noqa: E702
+        thing = make(*CONSTRUCTORS[kind])
+        expected = f"{HERE}:{line()}"
         assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_none_means_not_given(self, raddle, kind):
         make = getattr(raddle.threading, kind)
-        thing = make(*CONSTRUCTORS[kind], name=None); expected = f"{HERE}:{line()}"  # noqa: E702
+        thing = make(*CONSTRUCTORS[kind], name=None)
+        expected = f"{HERE}:{line()}"
         assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
@@ -56,15 +59,22 @@ class TestNames:
             getattr(raddle.threading, kind)(*CONSTRUCTORS[kind], name=5)
 
     def test_site_is_that_of_the_caller_not_of_the_library(self, raddle):
-        condition = raddle.threading.Condition(); expected = f"{HERE}:{line()}"  # noqa: E702
+        condition = raddle.threading.Condition()
+        expected = f"{HERE}:{line()}"
         assert f"'{expected}" in repr(condition)
 
     @pytest.mark.parametrize("kind", ["Lock", "RLock"])
     def test_in_the_repr(self, raddle, kind):
         make = getattr(raddle.threading, kind)
-        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object 'accounts' .*at 0x[0-9a-f]+>$", repr(make(name="accounts")))
-        lock = make(); expected = f"{HERE}:{line()}"  # noqa: E702
-        assert_matches(rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}(#\d+)?'", repr(lock))
+        assert_matches(
+            rf"^<unlocked raddle\.threading\.{kind} object 'accounts' .*at 0x[0-9a-f]+>$",
+            repr(make(name="accounts")),
+        )
+        lock = make()
+        expected = f"{HERE}:{line()}"
+        assert_matches(
+            rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}(#\d+)?'", repr(lock)
+        )
 
     def test_names_with_odd_letters(self, raddle):
         for name in ("", "a b", "it's", "ключ", "锁", "x" * 1000, "a\nb", "\x00"):
@@ -209,7 +219,9 @@ class TestWaiters:
     def test_rlock_count_in_the_repr(self, raddle):
         lock = raddle.threading.RLock(name="R")
         with lock, lock, lock:
-            assert_matches(r"^<locked raddle\.threading\.RLock object 'R' owner='MainThread' count=3 ", repr(lock))
+            assert_matches(
+                r"^<locked raddle\.threading\.RLock object 'R' owner='MainThread' count=3 ", repr(lock)
+            )
 
 
 class TestTypes:

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from tools import DEADLINE, Crew, Stopwatch, wait_until
 
 KINDS = ["Queue", "LifoQueue", "PriorityQueue"]
@@ -62,9 +63,8 @@ class TestPutMany:
 
     def test_full_after_a_timeout(self, raddle, cls):
         queue = cls(3)
-        with Stopwatch() as watch:
-            with pytest.raises(raddle.queue.Full) as error:
-                queue.put_many(range(10), timeout=0.05)
+        with Stopwatch() as watch, pytest.raises(raddle.queue.Full) as error:
+            queue.put_many(range(10), timeout=0.05)
         assert 0.045 <= watch.seconds < 5
         assert error.value.count == 3
         assert queue.unfinished_tasks == 3
@@ -196,9 +196,8 @@ class TestGetMany:
         queue = cls()
         with pytest.raises(raddle.queue.Empty):
             queue.get_many(block=False)
-        with Stopwatch() as watch:
-            with pytest.raises(raddle.queue.Empty):
-                queue.get_many(timeout=0.05)
+        with Stopwatch() as watch, pytest.raises(raddle.queue.Empty):
+            queue.get_many(timeout=0.05)
         assert 0.045 <= watch.seconds < 5
 
     def test_negative_timeout(self, cls):

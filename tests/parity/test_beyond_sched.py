@@ -4,6 +4,7 @@ import time
 
 import pytest
 from test_sched import Clock
+
 from tools import Stopwatch
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+
 from tools import Crew, in_thread, wait_until, wait_until_blocked
 
 
@@ -81,7 +82,12 @@ class TestState:
             lock = getattr(raddle.threading, kind)()
             lock.acquire()
             before = time.monotonic()
-            self.check(run(lambda lock=lock: lock.acquire() and lock.release()), lock, f"{kind}.acquire", before=before)
+            self.check(
+                run(lambda lock=lock: lock.acquire() and lock.release()),
+                lock,
+                f"{kind}.acquire",
+                before=before,
+            )
             lock.release()
 
     def test_with_a_timeout(self, raddle, run):
@@ -219,7 +225,11 @@ class TestSnapshot:
             lock.release()
 
     def test_holds(self, raddle, run):
-        one, two, gate = raddle.threading.Lock(name="one"), raddle.threading.RLock(name="two"), raddle.threading.Event()
+        one, two, gate = (
+            raddle.threading.Lock(name="one"),
+            raddle.threading.RLock(name="two"),
+            raddle.threading.Event(),
+        )
 
         def work():
             with one, two:

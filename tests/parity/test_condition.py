@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from object_cases import ObjectCases
+
 from tools import Crew, Stopwatch, assert_matches, in_thread, wait_until, wait_until_blocked
 
 INF = float("inf")
@@ -78,9 +79,8 @@ class TestCondition(ObjectCases):
             assert in_thread(cond._is_owned) is False
 
     def test_with_gives_back_after_an_exception(self, cond):
-        with pytest.raises(ZeroDivisionError):
-            with cond:
-                raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), cond:
+            raise ZeroDivisionError
         assert in_thread(cond.acquire, False) is True
 
     def test_is_owned_of_a_plain_lock(self, impl, cls):
@@ -341,9 +341,8 @@ class TestCondition(ObjectCases):
                     cond.notify_all()
 
         with Crew(disturb):
-            with cond:
-                with Stopwatch() as watch:
-                    assert cond.wait_for(lambda: False, timeout=0.1) is False
+            with cond, Stopwatch() as watch:
+                assert cond.wait_for(lambda: False, timeout=0.1) is False
             stop.set()
         assert 0.095 <= watch.seconds < 10
 
@@ -381,9 +380,8 @@ class TestCondition(ObjectCases):
     # Old names
 
     def test_notifyAll(self, cond):
-        with cond:
-            with pytest.warns(DeprecationWarning, match=r"use notify_all\(\)"):
-                cond.notifyAll()
+        with cond, pytest.warns(DeprecationWarning, match=r"use notify_all\(\)"):
+            cond.notifyAll()
 
     # Locks of the user's own
 

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from object_cases import ObjectCases
+
 from tools import Crew, Stopwatch, assert_matches, in_thread
 
 INF = float("inf")
@@ -94,7 +95,12 @@ class TestEvent(ObjectCases):
         assert event.wait(timeout) is True
 
     def test_wrong_arguments(self, event):
-        for call in (lambda: event.set(1), lambda: event.clear(1), lambda: event.is_set(1), lambda: event.wait(1, 2)):
+        for call in (
+            lambda: event.set(1),
+            lambda: event.clear(1),
+            lambda: event.is_set(1),
+            lambda: event.wait(1, 2),
+        ):
             with pytest.raises(TypeError):
                 call()
         with pytest.raises(TypeError):
@@ -113,9 +119,8 @@ class TestEvent(ObjectCases):
         assert_matches(r"<\w+\.Event at 0x[0-9a-f]+: set>", repr(event))
 
     def test_is_no_context_manager(self, event):
-        with pytest.raises((TypeError, AttributeError)):
-            with event:
-                pass
+        with pytest.raises((TypeError, AttributeError)), event:
+            pass
 
     def test_shallow_copy(self, event):
         event.set()

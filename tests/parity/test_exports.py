@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+
 from tools import check_child, check_signature
 
 MODULES = {"threading": threading, "queue": queue, "sched": sched}
@@ -143,5 +144,7 @@ threading.Thread(target=sys.stdout.write, args=("worker ",)).start()
 
     def test_children_of_the_process_start(self, impl):
         """Nothing of ours is in the way of fork and exec."""
-        child = subprocess.run([sys.executable, "-c", impl.prelude + "print('fine')"], capture_output=True, text=True, check=True)
+        child = subprocess.run(
+            [sys.executable, "-c", impl.prelude + "print('fine')"], capture_output=True, text=True, check=True
+        )
         assert child.stdout == "fine\n"

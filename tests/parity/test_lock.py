@@ -4,6 +4,7 @@ import threading
 
 import pytest
 from lock_cases import LockCases
+
 from tools import Crew, check_signature, in_thread
 
 
@@ -85,9 +86,8 @@ class TestLock(LockCases):
         assert lock.locked() is False
 
     def test_with_whose_lock_was_released_inside(self, lock):
-        with pytest.raises(RuntimeError, match="release unlocked lock"):
-            with lock:
-                lock.release()
+        with pytest.raises(RuntimeError, match="release unlocked lock"), lock:
+            lock.release()
 
     def test_with_whose_lock_changed_hands(self, lock):
         with lock:

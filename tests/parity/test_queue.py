@@ -4,6 +4,7 @@ import collections
 
 import pytest
 from queue_cases import QueueCases, ShutdownCases
+
 from tools import Crew
 
 

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from lock_cases import LockCases
+
 from tools import Crew, assert_matches, in_thread
 
 
@@ -31,9 +32,8 @@ class TestRLock(LockCases):
 
         lock = Counted("mine")
         assert lock.label == "mine"
-        with lock:
-            with lock:
-                assert in_thread(lock.acquire, False) is False
+        with lock, lock:
+            assert in_thread(lock.acquire, False) is False
         assert in_thread(lambda: lock.acquire(False) and lock.release()) is None
 
     def test_overrides_in_a_subclass(self, make):

@@ -12,6 +12,7 @@ import weakref
 from unittest import mock
 
 import pytest
+
 from tools import STDLIB, Crew, Stopwatch, check_signature
 
 
@@ -188,7 +189,10 @@ class TestScheduler:
 
     def test_times_of_other_kinds(self, cls):
         start = datetime.datetime(2000, 1, 1)
-        for now, step in ((fractions.Fraction(1, 3), fractions.Fraction(1, 3)), (start, datetime.timedelta(seconds=1))):
+        for now, step in (
+            (fractions.Fraction(1, 3), fractions.Fraction(1, 3)),
+            (start, datetime.timedelta(seconds=1)),
+        ):
             log = []
             clock = Clock(now)
             scheduler = cls(clock.time, clock.sleep)
@@ -363,7 +367,10 @@ class TestScheduler:
         events = [scheduler.enterabs((i * 7919) % 1009, i % 3, log.append, (i,)) for i in range(1000)]
         for event in events[::2]:
             scheduler.cancel(event)
-        expected = [event.argument[0] for event in sorted(events[1::2], key=lambda e: (e.time, e.priority, e.sequence))]
+        expected = [
+            event.argument[0]
+            for event in sorted(events[1::2], key=lambda e: (e.time, e.priority, e.sequence))
+        ]
         assert [event.argument[0] for event in scheduler.queue] == expected
         scheduler.run()
         assert log == expected

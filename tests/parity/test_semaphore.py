@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from object_cases import ObjectCases
+
 from tools import STDLIB, Crew, Stopwatch, assert_matches, in_thread, outcome, wait_until, wait_until_blocked
 
 INF = float("inf")
@@ -213,9 +214,8 @@ class SemaphoreCases(ObjectCases):
 
     def test_with_gives_back_after_an_exception(self, cls):
         semaphore = cls(1)
-        with pytest.raises(ZeroDivisionError):
-            with semaphore:
-                raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError), semaphore:
+            raise ZeroDivisionError
         assert semaphore._value == 1
 
     def test_exit_stack(self, cls):
@@ -361,7 +361,6 @@ class TestBoundedSemaphore(SemaphoreCases):
 
     def test_excess_release_does_not_wake(self, cls):
         semaphore = cls(0)
-        with Crew(lambda: semaphore.acquire(timeout=0.05)) as crew:
-            with pytest.raises(ValueError):
-                semaphore.release()
+        with Crew(lambda: semaphore.acquire(timeout=0.05)) as crew, pytest.raises(ValueError):
+            semaphore.release()
         assert crew.results == [False]

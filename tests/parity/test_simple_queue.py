@@ -9,6 +9,7 @@ import weakref
 from unittest import mock
 
 import pytest
+
 from tools import STDLIB, Crew, Stopwatch, check_signature, outcome
 
 INF = float("inf")
@@ -90,9 +91,8 @@ class TestSimpleQueue:
         assert crew.results == [1]
 
     def test_timeout_expires(self, queue, empty):
-        with Stopwatch() as watch:
-            with pytest.raises(empty):
-                queue.get(timeout=0.05)
+        with Stopwatch() as watch, pytest.raises(empty):
+            queue.get(timeout=0.05)
         assert 0.045 <= watch.seconds < 5
 
     @pytest.mark.parametrize("timeout", [-1, -0.5, -(2**20)], ids=repr)

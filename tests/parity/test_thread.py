@@ -1,5 +1,6 @@
 """threading.Thread and the functions about threads, on both implementations."""
 
+import _thread
 import asyncio
 import contextvars
 import copy
@@ -15,8 +16,8 @@ import time
 import weakref
 from unittest import mock
 
-import _thread
 import pytest
+
 from tools import (
     STDLIB,
     Crew,
@@ -555,7 +556,7 @@ class TestThread:
 
         def work():
             try:
-                raise  # noqa: PLE0704
+                raise
             except RuntimeError as error:
                 got.append(str(error))
 
@@ -596,7 +597,10 @@ class TestThread:
         thread = cls(target=work, daemon=True)
         thread.start()
         started.wait()
-        assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop)) == 1
+        assert (
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stop))
+            == 1
+        )
         thread.join(20)
         assert got == ["stopped"]
 
@@ -751,7 +755,10 @@ class TestThread:
     def test_affinity_is_that_of_the_starter(self, cls):
         everywhere = os.sched_getaffinity(0)
         seen = []
-        for target in (lambda: os.sched_setaffinity(0, {min(everywhere)}), lambda: seen.append(os.sched_getaffinity(0))):
+        for target in (
+            lambda: os.sched_setaffinity(0, {min(everywhere)}),
+            lambda: seen.append(os.sched_getaffinity(0)),
+        ):
             thread = cls(target=target)
             thread.start()
             thread.join()
@@ -953,7 +960,9 @@ sys.exit(7)
         assert (done.returncode, done.stdout, done.stderr) == (7, "worker\n", "")
 
     def test_error_in_a_thread_leaves_the_exit_code(self, impl):
-        done = run_child(impl.prelude + "t = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\nprint('on')")
+        done = run_child(
+            impl.prelude + "t = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\nprint('on')"
+        )
         assert (done.returncode, done.stdout) == (0, "on\n")
         assert "Exception in thread Thread-1 (<lambda>):" in done.stderr
         assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")

@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+
 import tools
 
 COMMON = {"deadline": None, "print_blob": True, "database": None}

@@ -4,7 +4,14 @@ import heapq
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 ITEMS = st.integers(-5, 5)
 
@@ -196,10 +203,10 @@ class SimpleQueueMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("derived", [False, True], ids=["plain", "derived"])
 @pytest.mark.parametrize("kind", ["Queue", "LifoQueue", "PriorityQueue"])
 def test_queue(impl, kind, derived):
-    run_state_machine_as_test(type("Machine", (QueueMachine,), {"impl": impl, "kind": kind, "derived": derived}))
+    run_state_machine_as_test(
+        type("Machine", (QueueMachine,), {"impl": impl, "kind": kind, "derived": derived})
+    )
 
 
 def test_simple_queue(impl):
     run_state_machine_as_test(type("Machine", (SimpleQueueMachine,), {"impl": impl}))
-
-

@@ -6,6 +6,7 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
 from tools import DEADLINE
 
 
@@ -93,7 +94,9 @@ def test_scheduler(impl):
 
 
 PLANS = st.lists(
-    st.tuples(st.integers(0, 40), st.sampled_from(["keep", "keep", "keep", "cancel at once", "cancel before start"])),
+    st.tuples(
+        st.integers(0, 40), st.sampled_from(["keep", "keep", "keep", "cancel at once", "cancel before start"])
+    ),
     min_size=1,
     max_size=12,
 )

@@ -6,6 +6,7 @@ The exit code and the output must be those of a program without threads; 10,000 
 import concurrent.futures
 
 import pytest
+
 from tools import rng_for, run_child, scaled
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(7200)]

@@ -1,6 +1,7 @@
 """Forks while other threads lock, put and wait: everything works in the child."""
 
 import pytest
+
 from tools import SEED, check_child, run_child, scaled
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(1800)]
@@ -216,11 +217,11 @@ def run_forks(impl, rounds, shared):
 
 
 def test_new_objects_in_the_child(impl):
-    run_forks(impl, scaled(60, soak=1000), "fresh")
+    run_forks(impl, scaled(150, soak=1000), "fresh")
 
 
 def test_shared_objects_in_the_child(raddle):
-    run_forks(raddle, scaled(150, soak=1000), "shared")
+    run_forks(raddle, scaled(700, soak=10_000), "shared")
 
 
 def test_fork_from_a_thread(impl):

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+
 from tools import DEADLINE, Crew, rng_for, scaled, wait_until
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]

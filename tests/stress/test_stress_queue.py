@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from tools import DEADLINE, Crew, rng_for, scaled, wait_until
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
@@ -88,7 +89,9 @@ def test_exactly_once(impl, kind, bound, shape):
 def test_exactly_once_simple(impl, shape):
     producers, consumers = shape
     queue = make(impl, "SimpleQueue")
-    run_exactly_once(impl, queue, producers, consumers, scaled(800) // producers, f"simple {shape}", fifo=True)
+    run_exactly_once(
+        impl, queue, producers, consumers, scaled(800) // producers, f"simple {shape}", fifo=True
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])

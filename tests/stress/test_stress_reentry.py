@@ -5,6 +5,7 @@ a deadlock fails one test.
 """
 
 import pytest
+
 from tools import SEED, check_child, scaled
 
 pytestmark = [pytest.mark.stress, pytest.mark.signals, pytest.mark.timeout(600)]

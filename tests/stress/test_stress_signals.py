@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+
 from tools import DEADLINE, Crew, Stopwatch, check_child, child_environment, scaled, wait_until_blocked
 
 pytestmark = [pytest.mark.stress, pytest.mark.signals, pytest.mark.timeout(600)]
@@ -52,7 +53,10 @@ WAITS = {
     "RLock.acquire timed": ("rlock.acquire(True, 1000)", "not rlock._is_owned()"),
     "with RLock": ("enter(rlock)", "not rlock._is_owned()"),
     "Condition.wait": ("wait_in(condition)", "not condition._is_owned() and condition.acquire(False)"),
-    "Condition.wait timed": ("wait_in(condition, 1000)", "not condition._is_owned() and condition.acquire(False)"),
+    "Condition.wait timed": (
+        "wait_in(condition, 1000)",
+        "not condition._is_owned() and condition.acquire(False)",
+    ),
     "Condition.wait plain": ("wait_in(plain)", "plain.acquire(False)"),
     "Condition.wait_for": ("wait_for_in(condition)", "condition.acquire(False)"),
     "Semaphore.acquire": ("semaphore.acquire()", "semaphore._value == 0"),
@@ -108,7 +112,9 @@ class Child:
             ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
             if not ready:
                 self.process.send_signal(signal.SIGABRT)
-                raise AssertionError("the child is silent\n" + self.process.communicate(timeout=5)[1].decode())
+                raise AssertionError(
+                    "the child is silent\n" + self.process.communicate(timeout=5)[1].decode()
+                )
             chunk = os.read(self.process.stdout.fileno(), 4096)
             if not chunk:
                 raise AssertionError("the child has ended\n" + self.process.communicate()[1].decode())
@@ -272,9 +278,8 @@ def run_scheduler(impl, timeout):
 
 @pytest.mark.parametrize("name", TIMED)
 def test_deadline_stays_under_signals(impl, name):
-    with drizzle() as calls:
-        with Stopwatch() as watch:
-            assert not TIMED[name](impl, 0.2)
+    with drizzle() as calls, Stopwatch() as watch:
+        assert not TIMED[name](impl, 0.2)
     assert 0.195 <= watch.seconds < 3
     assert len(calls) > 5
 

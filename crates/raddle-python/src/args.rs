@@ -104,14 +104,19 @@ fn put<'py, const N: usize>(
 /// # Errors
 /// What its `__bool__` raises.
 pub(crate) fn truth(value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
-    value.map_or(Ok(default), |value| value.is_truthy())
+    value.map_or(Ok(default), crate::gil::truth)
 }
 
 /// How many seconds an argument stands for, as the standard library's C code reads it.
 ///
 /// # Errors
-/// `TypeError` if it is no number, `ValueError` if it is not a number.
+/// `TypeError` if it is neither a float nor an integer, `ValueError` if it is not a number.
 fn seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyFloat_Check(value.as_ptr()) == 0 && ffi::PyIndex_Check(value.as_ptr()) == 0 } {
+        let text = format!("'{}' object cannot be interpreted as an integer", value.get_type().name()?);
+        return Err(PyTypeError::new_err(text));
+    }
     // SAFETY: a live object.
     let seconds = unsafe { ffi::PyFloat_AsDouble(value.as_ptr()) };
     if seconds == -1.0 {
@@ -120,12 +125,6 @@ fn seconds(value: &Bound<'_, PyAny>) -> PyResult<f64> {
             let error = fetch(value.py());
             if error.is_instance_of::<PyOverflowError>(value.py()) {
                 return Err(PyOverflowError::new_err("timeout value is too large"));
-            }
-            if error.is_instance_of::<PyTypeError>(value.py()) {
-                return Err(PyTypeError::new_err(format!(
-                    "'{}' object cannot be interpreted as an integer",
-                    value.get_type().name()?
-                )));
             }
             return Err(error);
         }
@@ -169,6 +168,9 @@ pub(crate) fn lock_patience(
     if !blocking && seconds != -1.0 {
         return Err(PyValueError::new_err("can't specify a timeout for a non-blocking call"));
     }
+    if seconds < -TIMEOUT_MAX {
+        return Err(PyOverflowError::new_err("timestamp too large to convert to C PyTime_t"));
+    }
     if seconds < 0.0 && seconds != -1.0 {
         return Err(PyValueError::new_err(if cfg!(Py_3_13) {
             "timeout value must be a non-negative number"
@@ -182,10 +184,22 @@ pub(crate) fn lock_patience(
     Ok(Patience::Until(if seconds < 0.0 { Deadline::NEVER } else { after(seconds)? }))
 }
 
-/// `timeout=None` of the other waits: `None` waits without limit, what is not positive does not wait.
+/// Stands for a time-out beyond `TIMEOUT_MAX`, which is an error only for a call that has to wait.
+const TOO_LONG: Deadline = Deadline::at(u64::MAX - 1);
+
+/// To be asked before a wait.
 ///
 /// # Errors
-/// `TypeError` if it is no number, `OverflowError` beyond `TIMEOUT_MAX`.
+/// `OverflowError` if the time-out was beyond `TIMEOUT_MAX`.
+pub(crate) fn check(deadline: Deadline) -> PyResult<()> {
+    if deadline == TOO_LONG { Err(PyOverflowError::new_err("timeout value is too large")) } else { Ok(()) }
+}
+
+/// `timeout=None` of the other waits: `None` waits without limit, what is not positive does not wait. To be
+/// [`check`]ed before the wait.
+///
+/// # Errors
+/// `TypeError` if it is no number.
 pub(crate) fn patience(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Patience> {
     let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else {
         return Ok(Patience::Until(Deadline::NEVER));
@@ -196,11 +210,15 @@ pub(crate) fn patience(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Patience>
     if seconds == -1.0 && !unsafe { ffi::PyErr_Occurred() }.is_null() {
         let error = fetch(timeout.py());
         if error.is_instance_of::<PyOverflowError>(timeout.py()) {
-            return Err(PyOverflowError::new_err("timeout value is too large"));
+            return Ok(Patience::Until(TOO_LONG));
         }
         return Err(error);
     }
-    if seconds > 0.0 { Ok(Patience::Until(after(seconds)?)) } else { Ok(Patience::None) }
+    Ok(match seconds {
+        seconds if seconds > TIMEOUT_MAX => Patience::Until(TOO_LONG),
+        seconds if seconds > 0.0 => Patience::Until(after(seconds)?),
+        _ => Patience::None,
+    })
 }
 
 /// The `name=` of a constructor: a `str` or `None`.

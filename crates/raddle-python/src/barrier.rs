@@ -2,7 +2,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::gil::{PyHost, python};
+use crate::gil::{PyHost, call};
 use crate::lock::boolean;
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
 use crate::observe;
@@ -41,14 +41,9 @@ fn broken(py: Python<'_>) -> PyErr {
     error.map_or_else(|error| error, PyErr::from_value)
 }
 
-/// One sleep for a change of the barrier.
-fn sleep(py: Python<'_>, this: Me<'_>, barrier: &Barrier, key: Key, deadline: Deadline) -> PyResult<bool> {
-    let host = PyHost::new();
-    let result = host.detached(|| {
-        let mut parking = Parking::new(Kind::Barrier, barrier, this.address(), deadline, &host);
-        barrier.wait_changed(key, &mut parking)
-    });
-    match result {
+/// One sleep for a change of the barrier; false at the deadline.
+fn sleep(py: Python<'_>, host: &PyHost, barrier: &Barrier, key: Key, parking: &mut Parking<'_>) -> PyResult<bool> {
+    match host.detached(|| barrier.wait_changed(key, parking)) {
         Ok(()) => Ok(true),
         Err(Stop::TimedOut) => Ok(false),
         Err(Stop::Interrupted) => Err(fetch(py)),
@@ -57,14 +52,16 @@ fn sleep(py: Python<'_>, this: Me<'_>, barrier: &Barrier, key: Key, deadline: De
 
 fn wait(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<usize> {
     let barrier = barrier(&this)?;
-    let (index, is_last) = loop {
-        match barrier.arrive().map_err(|_| broken(py))? {
-            // As the standard library: the time-out is for the round, not for the one before it to leave.
-            Arrival::Blocked(key) => {
-                sleep(py, this, barrier, key, Deadline::NEVER)?;
-            }
-            Arrival::Waiting(index) => break (index, false),
-            Arrival::Last(index) => break (index, true),
+    let (index, is_last) = {
+        let host = PyHost::new();
+        // As the standard library: the time-out is for the round, not for the one before it to leave.
+        let mut parking = Parking::new(Kind::Barrier, barrier, this.address(), Deadline::NEVER, &host);
+        loop {
+            match barrier.arrive().map_err(|_| broken(py))? {
+                Arrival::Blocked(key) => sleep(py, &host, barrier, key, &mut parking)?,
+                Arrival::Waiting(index) => break (index, false),
+                Arrival::Last(index) => break (index, true),
+            };
         }
     };
     let result = if is_last { release(py, this, barrier) } else { wait_open(py, this, barrier, patience) };
@@ -79,7 +76,7 @@ fn release(py: Python<'_>, this: Me<'_>, barrier: &Barrier) -> PyResult<()> {
     if !action.is_null() {
         // SAFETY: the core holds a reference; another one is taken for the call.
         let action = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, action) };
-        if let Err(error) = python(|| action.call0()) {
+        if let Err(error) = call(&action, &[]) {
             barrier.abort();
             return Err(error);
         }
@@ -93,6 +90,9 @@ fn wait_open(py: Python<'_>, this: Me<'_>, barrier: &Barrier, patience: Patience
         Patience::None => Deadline::at(now()),
         Patience::Until(deadline) => deadline,
     };
+    args::check(deadline)?;
+    let host = PyHost::new();
+    let mut parking = Parking::new(Kind::Barrier, barrier, this.address(), deadline, &host);
     loop {
         let (phase, key) = barrier.phase();
         match phase {
@@ -100,7 +100,8 @@ fn wait_open(py: Python<'_>, this: Me<'_>, barrier: &Barrier, patience: Patience
             Phase::Broken | Phase::Resetting => return Err(broken(py)),
             Phase::Filling => {}
         }
-        if deadline.is_past() || !sleep(py, this, barrier, key, deadline)? && barrier.phase().0 == Phase::Filling {
+        let late = deadline.is_past() || !sleep(py, &host, barrier, key, &mut parking)?;
+        if late && barrier.phase().0 == Phase::Filling {
             barrier.abort();
             return Err(broken(py));
         }

@@ -2,13 +2,13 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::gil::PyHost;
+use crate::gil::{self, PyHost};
 use crate::lock::{acquire_unending, boolean, given_back, none, taken};
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o, no_pickle};
 use crate::observe;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString};
-use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, IntoPyObjectExt, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::{Condition, RawLock, RawRLock};
@@ -87,10 +87,10 @@ impl PyCondition {
             Sort::Foreign => {
                 let lock = self.lock(py)?;
                 if let Some(is_owned) = lock.getattr_opt("_is_owned")? {
-                    return is_owned.call0()?.is_truthy();
+                    return gil::truth(&gil::call(&is_owned, &[])?);
                 }
-                if lock.call_method1("acquire", (false,))?.is_truthy()? {
-                    lock.call_method0("release")?;
+                if gil::truth(&gil::method(&lock, "acquire", &[&false.into_bound_py_any(py)?])?)? {
+                    gil::method(&lock, "release", &[])?;
                     return Ok(false);
                 }
                 Ok(true)
@@ -117,9 +117,9 @@ impl PyCondition {
             Sort::Foreign => {
                 let lock = self.lock(py)?;
                 if let Some(save) = lock.getattr_opt("_release_save")? {
-                    return Ok(Saved::Foreign(Some(save.call0()?)));
+                    return Ok(Saved::Foreign(Some(gil::call(&save, &[])?)));
                 }
-                lock.call_method0("release")?;
+                gil::method(&lock, "release", &[])?;
                 Ok(Saved::Foreign(None))
             }
         }
@@ -136,8 +136,8 @@ impl PyCondition {
             Saved::Foreign(state) => {
                 let lock = self.lock(py)?;
                 match state {
-                    Some(state) => lock.call_method1("_acquire_restore", (state,))?,
-                    None => lock.call_method0("acquire")?,
+                    Some(state) => gil::method(&lock, "_acquire_restore", &[&state])?,
+                    None => gil::method(&lock, "acquire", &[])?,
                 };
             }
         }
@@ -147,6 +147,9 @@ impl PyCondition {
 
 /// `wait`: releases the lock, waits for a notification, takes the lock again whatever happened.
 fn wait(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
+    if let Patience::Until(deadline) = patience {
+        args::check(deadline)?;
+    }
     if !this.is_owned(py)? {
         return Err(PyRuntimeError::new_err("cannot wait on un-acquired lock"));
     }
@@ -223,9 +226,9 @@ unsafe extern "C" fn py_wait_for(
         // A subclass may have a `wait` of its own, which then is what waits.
         let own = this.bound(py).get_type().getattr("wait")?;
         let ours = own.as_ptr() == plain_wait(py)?.as_ptr();
-        let call = || crate::gil::python(|| predicate.call0());
+        let call = || gil::call(&predicate, &[]);
         let mut result = call()?;
-        while !result.is_truthy()? {
+        while !gil::truth(&result)? {
             if deadline.is_past() {
                 break;
             }
@@ -234,7 +237,7 @@ unsafe extern "C" fn py_wait_for(
             } else {
                 let left = deadline.nanoseconds().saturating_sub(now()) as f64 / 1e9;
                 let left = deadline.is_timed().then_some(left);
-                crate::gil::python(|| this.bound(py).call_method1("wait", (left,)))?;
+                gil::method(&this.bound(py), "wait", &[&left.into_bound_py_any(py)?])?;
             }
             result = call()?;
         }
@@ -275,7 +278,17 @@ unsafe extern "C" fn py_notify(
 }
 
 unsafe extern "C" fn py_notify_all(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    notify(object, |_| Ok(usize::MAX))
+    // SAFETY: a method of the type.
+    if unsafe { ffi::Py_TYPE(object) }.cast() == crate::types::pointer(crate::types::Slot::Condition) {
+        return notify(object, |_| Ok(usize::MAX));
+    }
+    entry(|py| {
+        // A subclass may have a `notify` of its own.
+        // SAFETY: as above.
+        let this = unsafe { Me::from_ptr(object) };
+        gil::method(&this.bound(py), "notify", &[&this.condition.waiters().into_bound_py_any(py)?])?;
+        Ok(none())
+    })
 }
 
 unsafe extern "C" fn py_notify_all_old(object: *mut ffi::PyObject, unused: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -307,9 +320,7 @@ unsafe fn forward(
         unsafe {
             let lock = Me::from_ptr(object).lock(py)?;
             let method = lock.getattr(PyString::new(py, name.to_str().unwrap_or_default()))?;
-            let result =
-                crate::gil::python(|| ffi::PyObject_Vectorcall(method.as_ptr(), args, count as usize, keywords));
-            if result.is_null() { Err(fetch(py)) } else { Ok(result) }
+            Ok(gil::call_raw(&method, args, count as usize, keywords)?.into_ptr())
         }
     })
 }
@@ -378,8 +389,8 @@ unsafe extern "C" fn py_release_save(object: *mut ffi::PyObject, _: *mut ffi::Py
         // SAFETY: a method of the type.
         let lock = unsafe { Me::from_ptr(object) }.lock(py)?;
         Ok(match lock.getattr_opt("_release_save")? {
-            Some(save) => save.call0()?,
-            None => lock.call_method0("release")?,
+            Some(save) => gil::call(&save, &[])?,
+            None => gil::method(&lock, "release", &[])?,
         }
         .into_ptr())
     })
@@ -391,8 +402,8 @@ unsafe extern "C" fn py_acquire_restore(object: *mut ffi::PyObject, state: *mut 
         let (this, state) = unsafe { (Me::from_ptr(object), Bound::<PyAny>::from_borrowed_ptr(py, state)) };
         let lock = this.lock(py)?;
         match lock.getattr_opt("_acquire_restore")? {
-            Some(restore) => restore.call1((state,))?,
-            None => lock.call_method0("acquire")?,
+            Some(restore) => gil::call(&restore, &[&state])?,
+            None => gil::method(&lock, "acquire", &[])?,
         };
         Ok(none())
     })

@@ -61,6 +61,7 @@ unsafe extern "C" fn py_wait(
         let Patience::Until(deadline) = patience(timeout.as_ref())? else {
             return Ok(boolean(false));
         };
+        args::check(deadline)?;
         let event: &Event = &this;
         let host = PyHost::new();
         let result = host.detached(|| {

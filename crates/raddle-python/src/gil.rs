@@ -3,9 +3,11 @@
 //! Everything here is called attached unless it says otherwise. Two rules hold throughout the crate:
 //! the interpreter is let go of only around the core's door, and no core lock is held while Python runs.
 
-use pyo3::ffi;
+use pyo3::types::PyString;
+use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::park::{Host, Look, Stop};
 use raddle::primitive::thread_token;
+use raddle::trace::thread::Thread;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,6 +39,42 @@ impl Drop for Hang {
     }
 }
 
+/// The interpreter's functions that may run Python code, declared so that an unwind may pass through the call.
+///
+/// Through a call declared `extern "C"`, as PyO3 declares them, it may not: the process would be aborted before
+/// [`Hang`] stops the thread. So whatever may run foreign code from a thread of the program goes through the
+/// functions below, and not through PyO3's methods.
+mod unwinding {
+    use pyo3::ffi::PyObject;
+    use std::ffi::c_int;
+
+    unsafe extern "C-unwind" {
+        pub(super) fn PyObject_Vectorcall(
+            callable: *mut PyObject,
+            args: *const *mut PyObject,
+            count: usize,
+            keywords: *mut PyObject,
+        ) -> *mut PyObject;
+        pub(super) fn PyObject_Call(
+            callable: *mut PyObject,
+            args: *mut PyObject,
+            kwargs: *mut PyObject,
+        ) -> *mut PyObject;
+        pub(super) fn PyObject_GetAttr(object: *mut PyObject, name: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyObject_RichCompareBool(a: *mut PyObject, b: *mut PyObject, operation: c_int) -> c_int;
+        pub(super) fn PyObject_RichCompare(a: *mut PyObject, b: *mut PyObject, operation: c_int) -> *mut PyObject;
+        pub(super) fn PyNumber_Add(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyNumber_Subtract(a: *mut PyObject, b: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyObject_IsTrue(object: *mut PyObject) -> c_int;
+        pub(super) fn PyObject_GetIter(object: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyIter_Next(iterator: *mut PyObject) -> *mut PyObject;
+        pub(super) fn PyErr_CheckSignals() -> c_int;
+        pub(super) fn PyObject_ClearWeakRefs(object: *mut PyObject);
+        pub(super) fn Py_DecRef(object: *mut PyObject);
+        pub(super) fn PyErr_WriteUnraisable(object: *mut PyObject);
+    }
+}
+
 /// Calls into the interpreter where that may run Python code, and so may end the thread.
 #[inline]
 pub(crate) fn python<R>(call: impl FnOnce() -> R) -> R {
@@ -44,6 +82,169 @@ pub(crate) fn python<R>(call: impl FnOnce() -> R) -> R {
     let result = call();
     std::mem::forget(hang);
     result
+}
+
+/// What a function gave: a new reference, or null for an exception.
+fn owned<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyResult<Bound<'py, PyAny>> {
+    if result.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    // SAFETY: a new reference.
+    Ok(unsafe { Bound::from_owned_ptr(py, result) })
+}
+
+/// `callable(*args)`.
+pub(crate) fn call<'py>(callable: &Bound<'py, PyAny>, args: &[&Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+    let pointers: Vec<*mut ffi::PyObject> = args.iter().map(|arg| arg.as_ptr()).collect();
+    // SAFETY: live objects; attached. What may unwind owns nothing that matters: the thread never goes on.
+    let result = python(|| unsafe {
+        unwinding::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), pointers.len(), std::ptr::null_mut())
+    });
+    owned(callable.py(), result)
+}
+
+/// `callable(*args)` with the arguments in a tuple, and a dict of keywords or none.
+pub(crate) fn call_tuple<'py>(
+    callable: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyAny>,
+    kwargs: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let kwargs = kwargs.map_or(std::ptr::null_mut(), |kwargs| kwargs.as_ptr());
+    // SAFETY: live objects of the right types; attached.
+    let result = python(|| unsafe { unwinding::PyObject_Call(callable.as_ptr(), args.as_ptr(), kwargs) });
+    owned(callable.py(), result)
+}
+
+/// A call with its arguments as they came.
+///
+/// # Safety
+/// The arguments are those of a fast call.
+pub(crate) unsafe fn call_raw<'py>(
+    callable: &Bound<'py, PyAny>,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the caller's; attached.
+    let result = python(|| unsafe { unwinding::PyObject_Vectorcall(callable.as_ptr(), args, count, keywords) });
+    owned(callable.py(), result)
+}
+
+/// `object.name`.
+pub(crate) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let name = PyString::intern(object.py(), name);
+    // SAFETY: live objects; attached.
+    let result = python(|| unsafe { unwinding::PyObject_GetAttr(object.as_ptr(), name.as_ptr()) });
+    owned(object.py(), result)
+}
+
+/// `object.name(*args)`.
+pub(crate) fn method<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &str,
+    args: &[&Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    call(&attribute(object, name)?, args)
+}
+
+/// `bool(object)`.
+pub(crate) fn truth(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: a live object; attached.
+    match python(|| unsafe { unwinding::PyObject_IsTrue(object.as_ptr()) }) {
+        -1 => Err(PyErr::fetch(object.py())),
+        answer => Ok(answer == 1),
+    }
+}
+
+/// `a < b`, `a == b` and so on, by identity first where that decides.
+pub(crate) fn compare(
+    py: Python<'_>,
+    a: *mut ffi::PyObject,
+    b: *mut ffi::PyObject,
+    operation: std::ffi::c_int,
+) -> PyResult<bool> {
+    // SAFETY: the callers pass live objects; attached.
+    match python(|| unsafe { unwinding::PyObject_RichCompareBool(a, b, operation) }) {
+        -1 => Err(PyErr::fetch(py)),
+        answer => Ok(answer == 1),
+    }
+}
+
+/// `bool(a > b)`.
+pub(crate) fn greater(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: live objects; attached.
+    let answer = python(|| unsafe { unwinding::PyObject_RichCompare(a.as_ptr(), b.as_ptr(), ffi::Py_GT) });
+    truth(&owned(a.py(), answer)?)
+}
+
+/// `a + b`.
+pub(crate) fn add<'py>(a: &Bound<'py, PyAny>, b: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: live objects; attached.
+    owned(a.py(), python(|| unsafe { unwinding::PyNumber_Add(a.as_ptr(), b.as_ptr()) }))
+}
+
+/// `a - b`.
+pub(crate) fn subtract<'py>(a: &Bound<'py, PyAny>, b: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: live objects; attached.
+    owned(a.py(), python(|| unsafe { unwinding::PyNumber_Subtract(a.as_ptr(), b.as_ptr()) }))
+}
+
+/// Handles signals that have come in.
+pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: attached.
+    match python(|| unsafe { unwinding::PyErr_CheckSignals() }) {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(py)),
+    }
+}
+
+/// `iter(object)`.
+pub(crate) fn iterate<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: a live object; attached.
+    let result = python(|| unsafe { unwinding::PyObject_GetIter(object.as_ptr()) });
+    owned(object.py(), result)
+}
+
+/// The next item of an iterator; `None` at its end.
+pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // SAFETY: a live iterator; attached.
+    let result = python(|| unsafe { unwinding::PyIter_Next(iterator.as_ptr()) });
+    // SAFETY: attached.
+    if result.is_null() && unsafe { ffi::PyErr_Occurred() }.is_null() {
+        return Ok(None);
+    }
+    owned(iterator.py(), result).map(Some)
+}
+
+/// Gives back a reference, which may run a finalizer.
+///
+/// # Safety
+/// The caller owns the reference (null: none), and is attached.
+pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's.
+    python(|| unsafe { unwinding::Py_DecRef(object) });
+}
+
+/// Gives back a reference, which may run a finalizer.
+pub(crate) fn release(object: Bound<'_, PyAny>) {
+    // SAFETY: the reference is owned; a `Bound` proves that the thread is attached.
+    unsafe { decref(object.into_ptr()) };
+}
+
+/// Clears the weak references to an object that is going, which may call back.
+///
+/// # Safety
+/// As `PyObject_ClearWeakRefs`.
+pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's.
+    python(|| unsafe { unwinding::PyObject_ClearWeakRefs(object) });
+}
+
+/// Tells `sys.unraisablehook` of an error that nobody can be given.
+pub(crate) fn unraisable(py: Python<'_>, error: PyErr, about: *mut ffi::PyObject) {
+    error.restore(py);
+    // SAFETY: an exception is set; `about` is null or a live object.
+    python(|| unsafe { unwinding::PyErr_WriteUnraisable(about) });
 }
 
 /// Takes the interpreter back, whatever happens in between.
@@ -123,7 +324,7 @@ impl Host for PyHost {
             return Ok(());
         }
         // SAFETY: attached inside the closure.
-        match self.attached(|| python(|| unsafe { ffi::PyErr_CheckSignals() })) {
+        match self.attached(|| python(|| unsafe { unwinding::PyErr_CheckSignals() })) {
             0 => Ok(()),
             _ => Err(Stop::Interrupted),
         }
@@ -131,6 +332,10 @@ impl Host for PyHost {
 
     fn look(&self, waited: u64) -> Result<Look, Stop> {
         crate::observe::look(self, waited)
+    }
+
+    fn suspects(&self) -> bool {
+        raddle::trace::thread::nobody_awake() || raddle::detect::find_from(&Thread::current()).is_some()
     }
 
     fn takes_signals(&self) -> bool {

@@ -119,14 +119,26 @@ mod _raddle {
 
     /// Takes a timer out; False if it has fired or was taken out before.
     #[pyfunction]
-    fn timer_cancel(py: Python<'_>, ticket: u64) -> bool {
-        timer::cancel(py, ticket)
+    fn timer_cancel(ticket: u64) -> bool {
+        timer::cancel(ticket)
     }
 
     /// Whether a timer is still to come.
     #[pyfunction]
     fn timer_is_pending(ticket: u64) -> bool {
         timer::is_pending(ticket)
+    }
+
+    /// Lets another thread have the interpreter and the core.
+    #[pyfunction]
+    fn yield_now() {
+        gil::PyHost::unending().detached(raddle::primitive::yield_now);
+    }
+
+    /// Whether a timer is due and has not got its thread yet.
+    #[pyfunction]
+    fn timer_is_serving() -> bool {
+        timer::is_serving()
     }
 
     /// How many timers are to come.
@@ -143,8 +155,8 @@ mod _raddle {
 
     /// Takes all timers out.
     #[pyfunction]
-    fn timer_cancel_all(py: Python<'_>) {
-        timer::cancel_all(py);
+    fn timer_cancel_all() {
+        timer::cancel_all();
     }
 
     /// Says which exceptions queues raise, and which module serves open ones.

@@ -87,14 +87,17 @@ pub(crate) fn taken<C: Raw>(this: This<'_, C>) {
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn note_taken<C: Raw>(this: This<'_, C>) {
     if this.depth().is_some_and(|depth| depth > 1) {
         return;
     }
-    let site = if mode() & SITES != 0 { site::here() } else { None };
+    let mode = mode();
+    let site = if mode & SITES != 0 { site::here() } else { None };
     this.set_taken_at(site);
-    observe::acquired(C::KIND, this.address(), site);
+    if mode & !SITES != 0 {
+        observe::acquired(C::KIND, this.address(), site);
+    }
 }
 
 #[inline]
@@ -211,11 +214,11 @@ unsafe extern "C" fn py_repr<C: Raw>(object: *mut ffi::PyObject) -> *mut ffi::Py
         let ty = this.bound(py).get_type();
         let module = ty.module()?;
         let mut text = format!(
-            "<{} {}.{} object '{}'",
+            "<{} {}.{} object {}",
             if this.is_locked() { "locked" } else { "unlocked" },
             module,
             ty.qualname()?,
-            this.name(py)?
+            PyString::new(py, &this.name(py)?).repr()?
         );
         if this.is_locked() {
             let owner = observe::thread_name(py, this.owner());

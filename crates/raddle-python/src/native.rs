@@ -296,7 +296,7 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         let this = object.cast::<Object<C>>();
         let head = &raw mut (*this).head;
         if !(*head).weakrefs.is_null() {
-            crate::gil::python(|| ffi::PyObject_ClearWeakRefs(object));
+            crate::gil::clear_weakrefs(object);
         }
         let registry = &mut REGISTRY.lock();
         match (*head).previous.is_null() {
@@ -314,12 +314,10 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         if raddle::trace::mode() & raddle::trace::ORDER != 0 {
             raddle::detect::forget(object as usize);
         }
-        crate::gil::python(|| {
-            std::ptr::drop_in_place(&raw mut (*this).core);
-            let head = &raw mut (*this).head;
-            ffi::Py_XDECREF(*(*head).name.get_mut());
-            ffi::Py_XDECREF((*head).dict);
-        });
+        std::ptr::drop_in_place(&raw mut (*this).core);
+        let head = &raw mut (*this).head;
+        crate::gil::decref(*(*head).name.get_mut());
+        crate::gil::decref((*head).dict);
         let ty = ffi::Py_TYPE(object);
         if let Some(free) = (*ty).tp_free {
             free(object.cast());
@@ -352,10 +350,8 @@ unsafe extern "C" fn tp_clear<C: Native>(object: *mut ffi::PyObject) -> c_int {
     unsafe {
         let this = object.cast::<Object<C>>();
         let dict = std::mem::replace(&mut (*this).head.dict, null_mut());
-        crate::gil::python(|| {
-            ffi::Py_XDECREF(dict);
-            (*this).core.clear();
-        });
+        crate::gil::decref(dict);
+        (*this).core.clear();
     }
     0
 }

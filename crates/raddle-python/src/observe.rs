@@ -4,7 +4,7 @@
 //! lasted, does it attach and call the reporter that `raddle.deadlock` has set.
 
 use crate::error::{entry, fetch};
-use crate::gil::{PyHost, python};
+use crate::gil::{self, PyHost};
 use crate::lock::none;
 use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
@@ -39,6 +39,9 @@ static TOLD: Mutex<Option<HashSet<Vec<u64>>>> = Mutex::new(None);
 /// A plain lock may be released by anybody: a cycle through one has to last this long to be believed.
 const LIKELY_AFTER: u64 = 300_000_000;
 
+/// How long a party that cannot be raised in leaves it to the others to tell a proven deadlock.
+const OTHERS_FIRST: u64 = 800_000_000;
+
 /// What one waiter has found at its last look, to be confirmed by the next.
 #[derive(Default)]
 pub(crate) struct Found {
@@ -59,7 +62,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::QueueGet => "Queue.get",
         Kind::QueueJoin => "Queue.join",
         Kind::Join => "Thread.join",
-        Kind::Sleep => "sleep",
+        Kind::Sleep => "sched",
     }
 }
 
@@ -94,6 +97,10 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
         let lasts = host.found.deadlock.borrow().as_ref().is_some_and(|earlier| earlier.same_as(&deadlock));
         if !lasts || (!deadlock.proven && waited < LIKELY_AFTER) {
             host.found.deadlock.replace(Some(deadlock));
+            return Ok(Look::Again);
+        }
+        // This thread cannot be raised in; another party can, and looks within the time of a look or two.
+        if deadlock.proven && !host.raises() && waited < OTHERS_FIRST {
             return Ok(Look::Again);
         }
         if first_time(deadlock.key()) {
@@ -133,9 +140,9 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
         // SAFETY: attached by the line above.
         let py = unsafe { Python::assume_attached() };
         let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return false };
-        let told = python(|| stall.call1((tokens,)).and_then(|told| told.is_truthy()));
+        let told = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&stall, &[&tokens])?));
         told.unwrap_or_else(|error| {
-            error.write_unraisable(py, None);
+            gil::unraisable(py, error, std::ptr::null_mut());
             false
         })
     });
@@ -152,7 +159,10 @@ fn tell_deadlock(host: &PyHost, deadlock: &Deadlock) -> Result<(), Stop> {
     // SAFETY: attached, as the caller says.
     let py = unsafe { Python::assume_attached() };
     let Some(report) = reporter(py, |reporters| &reporters.deadlock) else { return Ok(()) };
-    let answer = python(|| report.call1((deadlock.proven, parties(py, deadlock)?, host.raises())));
+    let answer = (|| {
+        let (proven, raises) = (deadlock.proven.into_bound_py_any(py)?, host.raises().into_bound_py_any(py)?);
+        gil::call(&report, &[&proven, parties(py, deadlock)?.as_any(), &raises])
+    })();
     match answer {
         Ok(answer) if answer.is_none() => Ok(()),
         Ok(_) if !host.raises() => Ok(()),
@@ -161,7 +171,7 @@ fn tell_deadlock(host: &PyHost, deadlock: &Deadlock) -> Result<(), Stop> {
             Err(Stop::Interrupted)
         }
         Err(error) => {
-            error.write_unraisable(py, None);
+            gil::unraisable(py, error, std::ptr::null_mut());
             Ok(())
         }
     }
@@ -349,12 +359,12 @@ pub(crate) fn acquired(kind: Kind, address: usize, site: Option<Site>) {
             place(py, found.earlier.0)?,
             place(py, found.earlier.1)?,
         );
-        python(|| order.call1(args))?;
+        gil::call_tuple(&order, &args.into_bound_py_any(py)?, None)?;
         Ok(())
     };
     if let Err(error) = told() {
         // A warning that the user has turned into an error: an acquire that has happened cannot raise it.
-        error.write_unraisable(py, None);
+        gil::unraisable(py, error, std::ptr::null_mut());
     }
 }
 
@@ -384,11 +394,12 @@ pub(crate) fn timed_out(
     let tell = || -> PyResult<()> {
         let Some(report) = reporter(py, |reporters| &reporters.timed_out) else { return Ok(()) };
         let late = now().saturating_sub(deadline.nanoseconds()) as f64 / 1e9;
-        python(|| report.call1((kind_name(kind), object, holder, place(py, site)?, late)))?;
+        let args = (kind_name(kind), object, holder, place(py, site)?, late).into_bound_py_any(py)?;
+        gil::call_tuple(&report, &args, None)?;
         Ok(())
     };
     if let Err(error) = tell() {
-        error.write_unraisable(py, None);
+        gil::unraisable(py, error, std::ptr::null_mut());
     }
 }
 

@@ -8,7 +8,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::gil::{PyHost, python};
+use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o, no_pickle};
 use crate::observe;
@@ -62,7 +62,7 @@ impl Clone for Item {
 impl Drop for Item {
     fn drop(&mut self) {
         // SAFETY: the item owns the reference; items are dropped attached.
-        python(|| unsafe { ffi::Py_DECREF(self.0) });
+        unsafe { gil::decref(self.0) };
     }
 }
 
@@ -140,7 +140,7 @@ fn call_open<'py>(
     let function = names()?.open.bind(py).getattr(name)?;
     let mut all = vec![this.bound(py)];
     all.extend_from_slice(args);
-    python(|| function.call1(observe::tuple(py, &all)?))
+    gil::call_tuple(&function, observe::tuple(py, &all)?.as_any(), None)
 }
 
 impl PyQueue {
@@ -179,11 +179,7 @@ enum NotGot {
 
 /// `a < b`, by whatever that runs.
 fn less(py: Python<'_>, a: &Item, b: &Item) -> PyResult<bool> {
-    // SAFETY: both are live objects; attached.
-    match python(|| unsafe { ffi::PyObject_RichCompareBool(a.0, b.0, ffi::Py_LT) }) {
-        -1 => Err(fetch(py)),
-        answer => Ok(answer == 1),
-    }
+    gil::compare(py, a.0, b.0, ffi::Py_LT)
 }
 
 /// Puts an item if there is room.
@@ -263,6 +259,7 @@ fn put(py: Python<'_>, this: Me<'_>, item: Item, patience: Patience) -> PyResult
 
 #[cold]
 fn put_slow(py: Python<'_>, this: Me<'_>, me: usize, mut item: Item, deadline: Deadline) -> PyResult<()> {
+    args::check(deadline)?;
     let queue = &this.queue;
     let host = PyHost::new();
     let mut parking = Parking::new(Kind::QueuePut, queue, this.address(), deadline, &host);
@@ -314,6 +311,7 @@ fn get_slow<'py>(
     mut look: impl FnMut() -> Result<Item, NotGot>,
     again: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    args::check(deadline)?;
     let host = PyHost::new();
     let mut parking = Parking::new(Kind::QueueGet, queue, address, deadline, &host);
     let mut key = queue.enroll_getter();
@@ -438,18 +436,31 @@ unsafe extern "C" fn py_put(
     })
 }
 
-unsafe extern "C" fn py_put_nowait(object: *mut ffi::PyObject, item: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// Whether it is exactly one of our types: a subclass may have a `put` or `get` of its own.
+fn is_plain(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: a live object.
+    let ty = unsafe { ffi::Py_TYPE(object) }.cast();
+    [Slot::Queue, Slot::LifoQueue, Slot::PriorityQueue].iter().any(|slot| crate::types::pointer(*slot) == ty)
+}
+
+unsafe extern "C" fn py_put_nowait(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     entry(|py| {
         // SAFETY: a method of the type.
         let this = unsafe { Me::from_ptr(object) };
-        if this.is_open() {
-            // A subclass may have a `put` of its own.
-            // SAFETY: a live argument.
-            let item = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, item) };
-            python(|| this.bound(py).call_method1("put", (item, false)))?;
-            return Ok(none());
+        let [item] = args::fast(py, "put_nowait", ["item"], 1, (args, count, keywords))?;
+        let Some(item) = item else {
+            return Err(missing("put_nowait", "item"));
+        };
+        if is_plain(object) {
+            put(py, this, Item::new(item.as_ptr()), Patience::None)?;
+        } else {
+            gil::method(&this.bound(py), "put", &[&item, &false.into_bound_py_any(py)?])?;
         }
-        put(py, this, Item::new(item), Patience::None)?;
         Ok(none())
     })
 }
@@ -480,10 +491,10 @@ unsafe extern "C" fn py_get_nowait(object: *mut ffi::PyObject, _: *mut ffi::PyOb
     entry(|py| {
         // SAFETY: a method of the type.
         let this = unsafe { Me::from_ptr(object) };
-        if this.is_open() {
-            return Ok(python(|| this.bound(py).call_method1("get", (false,)))?.into_ptr());
+        if is_plain(object) {
+            return Ok(take(py, this, Patience::None)?.into_ptr());
         }
-        Ok(take(py, this, Patience::None)?.into_ptr())
+        Ok(gil::method(&this.bound(py), "get", &[&false.into_bound_py_any(py)?])?.into_ptr())
     })
 }
 
@@ -503,9 +514,13 @@ unsafe extern "C" fn py_put_many(
         };
         let patience = block_timeout(block.as_ref(), timeout.as_ref())?;
         let mut done = 0usize;
-        let mut iterator = python(|| items.try_iter())?;
-        while let Some(item) = python(|| iterator.next()) {
-            let result = item.and_then(|item| put(py, this, Item(item.into_ptr()), patience));
+        let iterator = gil::iterate(&items)?;
+        loop {
+            let result = match gil::next(&iterator) {
+                Ok(Some(item)) => put(py, this, Item(item.into_ptr()), patience),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
             if let Err(error) = result {
                 // How far it came; an exception type that takes no attributes goes without.
                 let _ = error.value(py).setattr("count", done);
@@ -794,11 +809,10 @@ const HOOKS: [&str; 4] = ["_init", "_put", "_get", "_qsize"];
 
 /// Whether a subclass overrides what an open queue runs on.
 fn has_hooks(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
-    let ty = this.bound(py).get_type();
-    let ours = [Slot::Queue, Slot::LifoQueue, Slot::PriorityQueue];
-    if ours.iter().any(|slot| crate::types::pointer(*slot) == ty.as_ptr()) {
+    if is_plain(this.as_ptr()) {
         return Ok(false);
     }
+    let ty = this.bound(py).get_type();
     let base = crate::types::get(py, Slot::Queue);
     for hook in HOOKS {
         if ty.getattr(hook)?.as_ptr() != base.getattr(hook)?.as_ptr() {
@@ -834,7 +848,7 @@ fn methods() -> Vec<ffi::PyMethodDef> {
               Waits without the GIL for at most `timeout` seconds; Full if there was no room in time or\n\
               `block` is false, ShutDown if the queue is shut down. Any number of threads. O(1).",
         ),
-        method_o(c"put_nowait", py_put_nowait, c"put_nowait($self, item, /)\n--\n\nput(item, block=False)."),
+        method_fast(c"put_nowait", py_put_nowait, c"put_nowait($self, /, item)\n--\n\nput(item, block=False)."),
         method_fast(
             c"get",
             py_get,
@@ -1145,8 +1159,7 @@ impl Native for PySimple {
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
-        vec![
-        ]
+        vec![]
     }
 
     fn additions() -> Vec<(&'static CStr, ffi::getter)> {

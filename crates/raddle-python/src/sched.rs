@@ -20,7 +20,7 @@ mod order;
 
 use crate::args;
 use crate::error::{entry, entry_or, fetch};
-use crate::gil::{PyHost, is_main_thread, python};
+use crate::gil::{self, PyHost, is_main_thread};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
 use crate::observe;
@@ -29,7 +29,7 @@ use order::{Held, Queue, Rank, Search};
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyAnyMethods, PyCFunction, PyDict, PyTuple};
-use pyo3::{Bound, Py, PyAny, PyErr, PyResult, Python, ffi, intern};
+use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::park::{Deadline, Key as Seen, Parking, Signal, Stop, now};
 use raddle::primitive::{AtomicU64, Ordering, Spin};
 use raddle::trace::{Claim, Kind, Resource, Waker};
@@ -146,7 +146,7 @@ impl PyScheduler {
     fn set_function(&self, which: Function, new: *mut ffi::PyObject) {
         let old = std::mem::replace(self.functions.lock().get(which), Held(new));
         // SAFETY: attached; the reference was the scheduler's.
-        python(|| unsafe { ffi::Py_XDECREF(old.0) });
+        unsafe { gil::decref(old.0) };
     }
 
     fn take_all(&self) -> Vec<Held> {
@@ -185,21 +185,20 @@ impl PyScheduler {
                 Err(other) => other,
             };
             let other = other.into_bound(py);
-            // SAFETY: live objects.
-            let before = python(|| unsafe { ffi::PyObject_RichCompareBool(event.0, other.as_ptr(), ffi::Py_LT) });
-            let failed = match before {
-                -1 => Some(fetch(py)),
-                _ if search.restarts() > RESTARTS => {
-                    Some(PyRuntimeError::new_err("scheduler changed with every comparison of its times"))
+            let before = gil::compare(py, event.0, other.as_ptr(), ffi::Py_LT);
+            let (before, failed) = match before {
+                Err(error) => (false, Some(error)),
+                Ok(before) if search.restarts() > RESTARTS => {
+                    (before, Some(PyRuntimeError::new_err("scheduler changed with every comparison of its times")))
                 }
-                _ => None,
+                Ok(before) => (before, None),
             };
-            python(|| drop(other));
+            gil::release(other);
             if let Some(error) = failed {
-                python(|| drop(event.into_bound(py)));
+                gil::release(event.into_bound(py));
                 return Err(error);
             }
-            search.answer(other_sequence, before == 1);
+            search.answer(other_sequence, before);
         }
     }
 
@@ -223,13 +222,11 @@ impl PyScheduler {
 
 type Arguments = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
 
+/// Time, priority and action; then argument and kwargs.
+type Five<'py> = ([Bound<'py, PyAny>; 3], [Option<Bound<'py, PyAny>>; 2]);
+
 /// The arguments of `enter` and `enterabs`, of which the first three are needed.
-fn five<'py>(
-    py: Python<'py>,
-    function: &str,
-    first: &str,
-    arguments: Arguments,
-) -> PyResult<([Bound<'py, PyAny>; 3], [Option<Bound<'py, PyAny>>; 2])> {
+fn five<'py>(py: Python<'py>, function: &str, first: &str, arguments: Arguments) -> PyResult<Five<'py>> {
     let names = [first, "priority", "action", "argument", "kwargs"];
     let [time, priority, action, argument, kwargs] = args::fast(py, function, names, 5, arguments)?;
     match (time, priority, action) {
@@ -315,17 +312,15 @@ unsafe extern "C" fn py_enter(
         let ([delay, priority, action], [argument, kwargs]) =
             five(py, "scheduler.enter", "delay", (args, count, keywords))?;
         let timefunc = this.function(py, Function::Time)?;
-        let now = python(|| timefunc.call0())?;
-        let time = python(|| now.add(delay))?;
+        let now = gil::call(&timefunc, &[])?;
+        let time = gil::add(&now, &delay)?;
         let argument = argument.unwrap_or_else(|| PyTuple::empty(py).into_any());
         let missing = Standard::get(py)?.missing.as_ptr();
         let kwargs = kwargs.as_ref().map_or(missing, Bound::as_ptr);
         let all = [object, time.as_ptr(), priority.as_ptr(), action.as_ptr(), argument.as_ptr(), kwargs];
-        let name = intern!(py, "enterabs");
         // SAFETY: live objects, of which the first is the one that has the method; a subclass may have its own.
-        let event =
-            python(|| unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), all.len(), null_mut()) });
-        if event.is_null() { Err(fetch(py)) } else { Ok(event) }
+        let method = gil::attribute(&this.bound(py), "enterabs")?;
+        Ok(unsafe { gil::call_raw(&method, all[1..].as_ptr(), all.len() - 1, null_mut()) }?.into_ptr())
     })
 }
 
@@ -337,7 +332,8 @@ fn sequence_of(event: &Bound<'_, PyAny>) -> Option<u64> {
     // SAFETY: a live object; the type and the length are checked before each access.
     unsafe {
         if ffi::PyTuple_Check(event) == 0
-            || (*ffi::Py_TYPE(event)).tp_richcompare != ffi::PyTuple_Type.tp_richcompare
+            || (*ffi::Py_TYPE(event)).tp_richcompare.map(|compare| compare as usize)
+                != ffi::PyTuple_Type.tp_richcompare.map(|compare| compare as usize)
             || ffi::PyTuple_GET_SIZE(event) != 6
         {
             return None;
@@ -353,11 +349,7 @@ fn sequence_of(event: &Bound<'_, PyAny>) -> Option<u64> {
 }
 
 fn equal(py: Python<'_>, mine: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-    // SAFETY: live objects.
-    match python(|| unsafe { ffi::PyObject_RichCompareBool(mine.as_ptr(), other.as_ptr(), ffi::Py_EQ) }) {
-        -1 => Err(fetch(py)),
-        answer => Ok(answer == 1),
-    }
+    gil::compare(py, mine.as_ptr(), other.as_ptr(), ffi::Py_EQ)
 }
 
 fn cancel(py: Python<'_>, this: Me<'_>, event: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -365,7 +357,7 @@ fn cancel(py: Python<'_>, this: Me<'_>, event: &Bound<'_, PyAny>) -> PyResult<()
         let held = this.queue.lock().remove(sequence);
         match held {
             Some(held) => {
-                python(|| drop(held.into_bound(py)));
+                gil::release(held.into_bound(py));
                 true
             }
             None => false,
@@ -433,11 +425,7 @@ impl Turn {
         }
         PyHost::unending().detached(std::thread::yield_now);
         *self = Turn::new();
-        // SAFETY: attached.
-        if is_main_thread() && python(|| unsafe { ffi::PyErr_CheckSignals() }) != 0 {
-            return Err(fetch(py));
-        }
-        Ok(())
+        if is_main_thread() { gil::check_signals(py) } else { Ok(()) }
     }
 }
 
@@ -449,7 +437,7 @@ fn is_later(time: &Bound<'_, PyAny>, now: &Bound<'_, PyAny>) -> PyResult<bool> {
             return Ok(ffi::PyFloat_AS_DOUBLE(time.as_ptr()) > ffi::PyFloat_AS_DOUBLE(now.as_ptr()));
         }
     }
-    python(|| time.rich_compare(now, pyo3::basic::CompareOp::Gt)?.is_truthy())
+    gil::greater(time, now)
 }
 
 /// One field of an event.
@@ -468,27 +456,26 @@ fn perform(py: Python<'_>, event: &Bound<'_, PyAny>) -> PyResult<()> {
     let result = (|| {
         let (Ok(arguments), Ok(keywords)) = (argument.cast_exact::<PyTuple>(), kwargs.cast_exact::<PyDict>()) else {
             let call = Standard::get(py)?.call.bind(py);
-            return python(|| call.call1((&action, &argument, &kwargs)));
+            return gil::call(call, &[&action, &argument, &kwargs]);
         };
         // SAFETY: live objects; the tuple's items stay, since the event holds it.
         let result = unsafe {
             if ffi::PyDict_Size(keywords.as_ptr()) == 0 {
                 let items = (*arguments.as_ptr().cast::<ffi::PyTupleObject>()).ob_item.as_ptr();
                 let count = ffi::PyTuple_GET_SIZE(arguments.as_ptr()) as usize;
-                python(|| ffi::PyObject_Vectorcall(action.as_ptr(), items, count, null_mut()))
+                gil::call_raw(&action, items, count, null_mut())
             } else {
                 // A copy: what is called may keep it.
                 let keywords = Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(keywords.as_ptr()))?;
-                python(|| ffi::PyObject_Call(action.as_ptr(), arguments.as_ptr(), keywords.as_ptr()))
+                gil::call_tuple(&action, arguments.as_any(), Some(&keywords))
             }
         };
-        // SAFETY: a new reference, or null with an exception.
-        unsafe { Bound::from_owned_ptr_or_err(py, result) }
+        result
     })();
     // SAFETY: entered above.
     unsafe { ffi::Py_LeaveRecursiveCall() };
     let result = result?;
-    python(|| drop(result));
+    gil::release(result);
     Ok(())
 }
 
@@ -534,16 +521,16 @@ fn run<'py>(
     loop {
         let seen = this.changed.key();
         let Some((event, sequence)) = this.first(py) else { return Ok(None) };
-        let now = python(|| timefunc.call0())?;
+        let now = gil::call(&timefunc, &[])?;
         if is_later(&field(&event, 0), &now)? {
-            let blocking = python(|| args::truth(blocking, true))?;
-            let delay = python(|| field(&event, 0).sub(now))?;
+            let blocking = args::truth(blocking, true)?;
+            let delay = gil::subtract(&field(&event, 0), &now)?;
             if !blocking {
                 return Ok(Some(delay));
             }
-            python(|| drop(event));
+            gil::release(event);
             if !sleeps || !sleep(py, this, seen, &delay)? {
-                python(|| delayfunc.call1((delay,)))?;
+                gil::call(&delayfunc, &[&delay])?;
             }
             continue;
         }
@@ -553,11 +540,11 @@ fn run<'py>(
         // SAFETY: the queue's reference; `event` is another one to the same object.
         unsafe { ffi::Py_DECREF(taken.0) };
         perform(py, &event)?;
-        python(|| drop(event));
+        gil::release(event);
         if sleeps {
             turn.pass(py)?;
         } else {
-            python(|| delayfunc.call1((0,)))?;
+            gil::call(&delayfunc, &[&0i32.into_bound_py_any(py)?])?;
         }
     }
 }
@@ -645,7 +632,7 @@ impl Native for PyScheduler {
         let events = this.take_all();
         this.set_function(Function::Time, time.into_ptr());
         this.set_function(Function::Delay, delay.into_ptr());
-        python(|| events.into_iter().for_each(|event| drop(event.into_bound(py))));
+        events.into_iter().for_each(|event| gil::release(event.into_bound(py)));
         Ok(())
     }
 
@@ -669,7 +656,7 @@ impl Native for PyScheduler {
         self.set_function(Function::Delay, null_mut());
         for event in events {
             // SAFETY: attached; the reference was the queue's.
-            python(|| unsafe { ffi::Py_DECREF(event.0) });
+            unsafe { gil::decref(event.0) };
         }
     }
 

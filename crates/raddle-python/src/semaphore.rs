@@ -69,6 +69,7 @@ fn acquire(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
 
 #[cold]
 fn acquire_slow(py: Python<'_>, this: Me<'_>, me: usize, deadline: Deadline) -> PyResult<bool> {
+    args::check(deadline)?;
     let semaphore = &this.semaphore;
     let host = PyHost::new();
     let result = host.detached(|| {
@@ -180,7 +181,7 @@ unsafe extern "C" fn py_exit(
             before_release(this);
             this.semaphore.release(1);
         } else {
-            crate::gil::python(|| object.call_method0("release"))?;
+            crate::gil::method(&object, "release", &[])?;
         }
         Ok(none())
     })
@@ -258,7 +259,11 @@ unsafe extern "C" fn bounded_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObj
 fn init(this: Me<'_>, short: &str, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     let [value, name] = args::tuple(short, ["value", "name"], 1, args, kwargs)?;
     this.set_name(args::name(name.as_ref())?);
-    let value = value.map_or(Ok(1), |value| value.extract::<i64>())?;
+    let value = match value {
+        Some(value) if value.lt(0)? => -1,
+        Some(value) => value.extract::<i64>()?,
+        None => 1,
+    };
     if value < 0 {
         return Err(PyValueError::new_err("semaphore initial value must be >= 0"));
     }

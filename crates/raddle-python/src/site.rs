@@ -28,7 +28,7 @@ static CACHE: [Slot; SLOTS] = [const {
 }; SLOTS];
 
 /// The frame's code object and instruction, if the interpreter's layout is known.
-#[inline]
+#[inline(always)]
 fn position() -> Option<(*mut ffi::PyObject, usize)> {
     #[cfg(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64"))]
     {
@@ -78,7 +78,7 @@ fn position() -> Option<(*mut ffi::PyObject, usize)> {
 }
 
 /// Where the calling Python code is; `None` where no Python code runs.
-#[inline]
+#[inline(always)]
 pub(crate) fn here() -> Option<Site> {
     let Some((code, instruction)) = position() else {
         return look_up().0;
@@ -104,7 +104,7 @@ fn remember(slot: &Slot, code: *mut ffi::PyObject, instruction: usize) -> Option
     slot.site.store(Site::to_word(site), Ordering::Relaxed);
     slot.instruction.store(instruction, Ordering::Relaxed);
     // SAFETY: the slot held this reference.
-    crate::gil::python(|| unsafe { ffi::Py_XDECREF(old) });
+    unsafe { crate::gil::decref(old) };
     site
 }
 

@@ -81,7 +81,7 @@ unsafe extern "C" fn bound_dealloc(object: *mut ffi::PyObject) {
         } else {
             free(object);
         }
-        crate::gil::python(|| ffi::Py_DECREF(held));
+        crate::gil::decref(held);
     }
 }
 
@@ -267,10 +267,7 @@ fn types(py: Python<'_>) -> PyResult<*mut ffi::PyTypeObject> {
         c"raddle._raddle.special",
         size_of::<Special>(),
         offset_of!(Special, vectorcall),
-        vec![
-            (ffi::Py_tp_descr_get, special_get as *mut c_void),
-            (ffi::Py_tp_repr, special_repr as *mut c_void),
-        ],
+        vec![(ffi::Py_tp_descr_get, special_get as *mut c_void), (ffi::Py_tp_repr, special_repr as *mut c_void)],
         vec![(c"__name__", special_name)],
     )?;
     SPECIAL.store(special, Ordering::Release);

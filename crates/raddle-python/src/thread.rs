@@ -6,7 +6,7 @@ use crate::gil::PyHost;
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o};
 use crate::observe;
-use pyo3::types::PyString;
+use pyo3::types::{PyAnyMethods, PyString};
 use pyo3::{Bound, PyAny, PyResult, ffi};
 use raddle::park::{Parking, Stop};
 use raddle::trace::Kind;
@@ -62,9 +62,13 @@ unsafe extern "C" fn py_join(
             return Ok(boolean(true));
         }
         let [timeout] = args::fast(py, "join", ["timeout"], 1, (args, count, keywords))?;
+        if timeout.as_ref().is_some_and(|timeout| timeout.extract::<f64>().is_ok_and(f64::is_nan)) {
+            return Err(pyo3::exceptions::PyValueError::new_err("Invalid value NaN (not a number)"));
+        }
         let Patience::Until(deadline) = patience(timeout.as_ref())? else {
             return Ok(boolean(false));
         };
+        args::check(deadline)?;
         let owner = this.owner.load(Ordering::Acquire);
         let name = if owner.is_null() { this.address() } else { owner as usize };
         let thread: &Thread = &this.thread;
@@ -136,7 +140,7 @@ impl Native for PyRecord {
     fn clear(&self) {
         let owner = self.owner.swap(std::ptr::null_mut(), Ordering::AcqRel);
         // SAFETY: the core owned this reference; attached.
-        crate::gil::python(|| unsafe { ffi::Py_XDECREF(owner) });
+        unsafe { crate::gil::decref(owner) };
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {

@@ -1,9 +1,9 @@
 //! Timers: the values of the core's service are Timer objects, whose `_fire` it calls.
 
 use crate::error::fetch;
-use crate::gil::python;
+use crate::gil::{self, python};
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::types::{PyAnyMethods, PyList, PyListMethods};
+use pyo3::types::{PyList, PyListMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, now};
 use raddle::timer::{Ticket, Timers};
@@ -24,10 +24,10 @@ fn fire(timer: Held) {
     unsafe {
         let py = Python::assume_attached();
         let timer = Bound::<PyAny>::from_owned_ptr(py, timer.0);
-        if let Err(error) = python(|| timer.call_method0("_fire")) {
-            python(|| error.write_unraisable(py, Some(&timer)));
+        if let Err(error) = gil::method(&timer, "_fire", &[]) {
+            gil::unraisable(py, error, timer.as_ptr());
         }
-        python(|| drop(timer));
+        gil::release(timer);
         ffi::PyGILState_Release(state);
     }
 }
@@ -48,11 +48,11 @@ pub(crate) fn add(timer: &Bound<'_, PyAny>, seconds: f64) -> PyResult<u64> {
 }
 
 /// Takes a timer out; false if it has fired or was taken out before.
-pub(crate) fn cancel(py: Python<'_>, ticket: u64) -> bool {
+pub(crate) fn cancel(ticket: u64) -> bool {
     match Ticket::from_bits(ticket).and_then(|ticket| TIMERS.cancel(ticket)) {
         Some(held) => {
             // SAFETY: attached; the heap's reference.
-            python(|| drop(unsafe { Bound::<PyAny>::from_owned_ptr(py, held.0) }));
+            unsafe { gil::decref(held.0) };
             true
         }
         None => false,
@@ -62,6 +62,11 @@ pub(crate) fn cancel(py: Python<'_>, ticket: u64) -> bool {
 /// Whether a timer is still to come.
 pub(crate) fn is_pending(ticket: u64) -> bool {
     Ticket::from_bits(ticket).is_some_and(|ticket| TIMERS.is_pending(ticket))
+}
+
+/// Whether a timer is due and has not got its thread yet.
+pub(crate) fn is_serving() -> bool {
+    TIMERS.is_serving()
 }
 
 /// How many are to come.
@@ -86,10 +91,10 @@ pub(crate) fn pending(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 }
 
 /// Takes all out, without a call: at exit, when only daemons are left.
-pub(crate) fn cancel_all(py: Python<'_>) {
+pub(crate) fn cancel_all() {
     for held in TIMERS.cancel_all() {
         // SAFETY: attached; the heap's reference.
-        python(|| drop(unsafe { Bound::<PyAny>::from_owned_ptr(py, held.0) }));
+        unsafe { gil::decref(held.0) };
     }
 }
 

@@ -31,7 +31,7 @@ impl Key {
 #[derive(Clone, Copy, Debug)]
 enum Number {
     Exact(i64, i16),
-    NotANumber,
+    Nan,
     /// Anything else: it has to be compared by its own methods.
     Foreign,
 }
@@ -42,7 +42,7 @@ impl Number {
         unsafe {
             if ffi::PyFloat_CheckExact(object) != 0 {
                 let value = ffi::PyFloat_AS_DOUBLE(object);
-                return if value.is_nan() { Number::NotANumber } else { Number::Exact(ordered(value), 0) };
+                return if value.is_nan() { Number::Nan } else { Number::Exact(ordered(value), 0) };
             }
             if ffi::PyLong_CheckExact(object) != 0 || ffi::PyBool_Check(object) != 0 {
                 let mut overflow = 0;
@@ -76,12 +76,12 @@ impl Rank {
     pub(super) fn of(time: *mut ffi::PyObject, priority: *mut ffi::PyObject, sequence: u64) -> Rank {
         let (priority, priority_rest) = match Number::of(priority) {
             Number::Exact(number, rest) => (number, rest),
-            Number::NotANumber => (i64::MAX, i16::MAX),
+            Number::Nan => (i64::MAX, i16::MAX),
             Number::Foreign => return Rank::Foreign,
         };
         match Number::of(time) {
             Number::Exact(time, time_rest) => Rank::Key(Key { time, time_rest, priority, priority_rest, sequence }),
-            Number::NotANumber => Rank::Last,
+            Number::Nan => Rank::Last,
             Number::Foreign => Rank::Foreign,
         }
     }

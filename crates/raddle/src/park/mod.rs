@@ -8,9 +8,9 @@
 //! 3. Read the word, look again, and call [`Parking::park`] with the value read; repeat.
 //!
 //! The door spins a little, adapting to how often that helps this thread; then it publishes the wait
-//! (life-cycle state, what, since when, who could end it) and sleeps. It comes back for a wake-up, and
-//! it looks up at a few fixed moments of a long wait: for signals that came in just before it slept,
-//! and for a wait that can never end. After the last look it sleeps without limit: nothing polls.
+//! (life-cycle state, what, since when, who could end it) and sleeps. It comes back for a wake-up. It
+//! looks up once in a long wait if it has reason to: for a signal that came in just before it slept, or
+//! because at that moment its wait seemed to have no end. Otherwise it sleeps without limit: nothing polls.
 #![cfg_attr(raddle_loom, allow(dead_code, reason = "the model neither spins nor publishes nor looks up"))]
 
 mod clock;
@@ -79,6 +79,12 @@ pub trait Host {
         Ok(Look::Settled)
     }
 
+    /// The thread is about to sleep without a deadline: whether it might never be woken. Only then does it
+    /// look up. Called with the wait published; must be quick and take no lock that a waiter may hold.
+    fn suspects(&self) -> bool {
+        false
+    }
+
     /// Whether signals are handled in this thread, so that one that came in just before it slept
     /// must be looked for.
     fn takes_signals(&self) -> bool {
@@ -105,11 +111,16 @@ impl Host for Alone {}
 pub(crate) const SPIN_START: u32 = 24;
 const SPIN_MOST: u32 = 64;
 const SPIN_LEAST: u32 = 2;
+/// A yield that takes longer than this, in nanoseconds, and brings nothing, gave the core to somebody else's work.
+const SPIN_ROUND: u64 = 100_000;
+/// After that a thread does not spin for some waits, since a sleeper gets the core back sooner than a yielder:
+/// for two at first, for twice as many each time it happens again, at most for two to this power.
+const SPIN_PAUSE: u32 = 9;
 
 const MILLISECOND: u64 = 1_000_000;
-/// Moments of a wait, in nanoseconds after its start, at which the sleeper looks up.
-const LOOKS: [u64; 3] = [60 * MILLISECOND, 350 * MILLISECOND, 800 * MILLISECOND];
-/// How soon a look is repeated if the host asks for it, and after a nudge.
+/// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
+const FIRST_LOOK: u64 = 60 * MILLISECOND;
+/// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
 
 /// One wait of one thread, from the first try that failed to success or [`Stop`].
@@ -130,10 +141,10 @@ pub struct Parking<'a> {
 struct Sleeping<'a> {
     publication: Publication<'a>,
     since: u64,
-    /// The next look, on the clock; `u64::MAX` after the last.
+    /// The next look, on the clock; `u64::MAX` if none is due.
     look_at: u64,
-    /// How many of [`LOOKS`] have been taken.
-    looks: usize,
+    /// Whether the thread handles signals and has not yet looked for one that came before it slept.
+    signals: bool,
     nudges: u64,
 }
 
@@ -221,15 +232,31 @@ impl<'a> Parking<'a> {
         if ready() {
             return true;
         }
-        let budget = self.thread.spin.load(Ordering::Relaxed);
+        let spin = &self.thread.spin;
+        let budget = spin.load(Ordering::Relaxed);
+        if budget > SPIN_MOST {
+            // Pausing: counts down to the least budget.
+            spin.store(if budget == SPIN_MOST + 1 { SPIN_LEAST } else { budget - 1 }, Ordering::Relaxed);
+            return false;
+        }
+        let mut before = now();
         for _ in 0..budget {
             crate::primitive::yield_now();
             if ready() {
-                self.thread.spin.store((budget + 4).min(SPIN_MOST), Ordering::Relaxed);
+                spin.store((budget + 4).min(SPIN_MOST), Ordering::Relaxed);
+                self.thread.traps.store(0, Ordering::Relaxed);
                 return true;
             }
+            let after = now();
+            if after - before > SPIN_ROUND {
+                let traps = (self.thread.traps.load(Ordering::Relaxed) + 1).min(SPIN_PAUSE);
+                self.thread.traps.store(traps, Ordering::Relaxed);
+                spin.store(SPIN_MOST + (1 << traps), Ordering::Relaxed);
+                return false;
+            }
+            before = after;
         }
-        self.thread.spin.store((budget - budget / 4).max(SPIN_LEAST), Ordering::Relaxed);
+        spin.store((budget - budget / 4).max(SPIN_LEAST), Ordering::Relaxed);
         false
     }
 
@@ -242,15 +269,17 @@ impl<'a> Parking<'a> {
     fn sleep(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
         self.publish(word);
         let sleeping = self.sleep.as_mut().expect("published above");
-        let looks = !self.deadline.is_timed() || self.host.takes_signals();
-        if looks && sleeping.nudges != nudges() {
-            sleeping.nudges = nudges();
-            sleeping.look_at = sleeping.look_at.min(now() + LOOK_AGAIN);
-        }
-        let until = if looks { self.deadline.min(Deadline::at(sleeping.look_at)) } else { self.deadline };
         sleeping.publication.asleep(word, expected);
-        let slept = os::sleep(word, expected, until);
-        match slept {
+        let timed = self.deadline.is_timed();
+        let nudges = nudges();
+        // Published first, asked second: of two threads that close a cycle at once, one sees the other.
+        if sleeping.look_at == u64::MAX
+            && (sleeping.signals || (!timed && (sleeping.nudges != nudges || self.host.suspects())))
+        {
+            sleeping.look_at = now() + FIRST_LOOK;
+        }
+        sleeping.nudges = nudges;
+        match os::sleep(word, expected, self.deadline.min(Deadline::at(sleeping.look_at))) {
             Slept::Woken => sleeping.publication.awake(),
             Slept::Interrupted => {
                 sleeping.publication.awake();
@@ -272,21 +301,17 @@ impl<'a> Parking<'a> {
         Ok(())
     }
 
-    /// One of the fixed moments of a long wait has come.
+    /// The sleeper looks up.
     #[cfg(not(raddle_loom))]
     fn look(&mut self) -> Result<(), Stop> {
         let Some(sleeping) = self.sleep.as_mut() else { return Ok(()) };
-        let time = now();
-        let waited = time - sleeping.since;
-        while LOOKS.get(sleeping.looks).is_some_and(|look| *look <= waited) {
-            sleeping.looks += 1;
-        }
-        sleeping.look_at = LOOKS.get(sleeping.looks).map_or(u64::MAX, |look| sleeping.since + look);
-        if self.host.takes_signals() {
+        sleeping.look_at = u64::MAX;
+        if std::mem::take(&mut sleeping.signals) {
             self.host.interrupted()?;
         }
-        if !self.deadline.is_timed() && self.host.look(waited)? == Look::Again {
-            sleeping.look_at = sleeping.look_at.min(time + LOOK_AGAIN);
+        let time = now();
+        if !self.deadline.is_timed() && self.host.look(time - sleeping.since)? == Look::Again {
+            sleeping.look_at = time + LOOK_AGAIN;
         }
         Ok(())
     }
@@ -303,8 +328,8 @@ impl<'a> Parking<'a> {
         let thread: &'a Thread = unsafe { &*Arc::as_ptr(&self.thread) };
         let timed = self.deadline.is_timed();
         let publication = Publication::new(thread, self.kind, self.object, self.name, since, timed, word);
-        let look_at = since + LOOKS[0];
-        self.sleep = Some(Sleeping { publication, since, look_at, looks: 0, nudges: nudges() });
+        let signals = self.host.takes_signals();
+        self.sleep = Some(Sleeping { publication, since, look_at: u64::MAX, signals, nudges: nudges() });
     }
 }
 

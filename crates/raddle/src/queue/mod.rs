@@ -281,7 +281,7 @@ impl<T: Send> Queue<T> {
         inner.unfinished += 1;
         let waited_for = inner.getters > 0;
         drop(inner);
-        self.producers.note(me);
+        self.note(&self.producers, me);
         if waited_for {
             self.items.notify_one();
         }
@@ -314,11 +314,19 @@ impl<T: Send> Queue<T> {
         };
         let waited_for = inner.putters > 0;
         drop(inner);
-        self.consumers.note(me);
+        self.note(&self.consumers, me);
         if waited_for {
             self.room.notify_one();
         }
         Ok(item)
+    }
+
+    /// Notes a user of one side. Only a bounded queue's users are ever asked for.
+    #[inline]
+    fn note(&self, users: &Users, me: usize) {
+        if self.capacity() > 0 {
+            users.note(me);
+        }
     }
 
     /// Takes up to `most` items that are there, in order. Never blocks.

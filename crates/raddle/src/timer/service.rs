@@ -16,6 +16,8 @@ const IDLE: u64 = 2_000_000_000;
 struct State<V> {
     heap: DeadlineHeap<u64, V>,
     running: bool,
+    /// Taken out and not yet through `serve`.
+    serving: bool,
     /// When the thread looks next if nobody wakes it.
     looks_at: u64,
 }
@@ -32,7 +34,7 @@ impl<V: Send + 'static> Timers<V> {
     /// No timers; `serve` gets the value of each when it is due, in the service thread.
     pub const fn new(serve: fn(V)) -> Self {
         Self {
-            state: Spin::new(State { heap: DeadlineHeap::new(), running: false, looks_at: 0 }),
+            state: Spin::new(State { heap: DeadlineHeap::new(), running: false, serving: false, looks_at: 0 }),
             earlier: Signal::new(),
             serve,
         }
@@ -80,6 +82,11 @@ impl<V: Send + 'static> Timers<V> {
         self.state.lock().heap.get(ticket).is_some()
     }
 
+    /// Whether one is being served at this moment: no longer to come, and not yet over.
+    pub fn is_serving(&self) -> bool {
+        self.state.lock().serving
+    }
+
     /// How many are still to come.
     pub fn len(&self) -> usize {
         self.state.lock().heap.len()
@@ -108,7 +115,9 @@ impl<V: Send + 'static> Timers<V> {
         loop {
             let time = now();
             let mut state = self.state.lock();
+            state.serving = false;
             if let Some((_, value)) = state.heap.pop_due(time) {
+                state.serving = true;
                 drop(state);
                 empty_since = None;
                 (self.serve)(value);
@@ -150,6 +159,7 @@ impl<V: Send + 'static> Timers<V> {
         let mut state = self.state.lock();
         std::mem::forget(std::mem::take(&mut state.heap));
         state.running = false;
+        state.serving = false;
         state.looks_at = 0;
     }
 }

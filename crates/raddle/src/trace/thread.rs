@@ -10,7 +10,7 @@ use crate::primitive::{Futex, Spin, thread_token};
 use crate::sync::Event;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,11 @@ pub struct Thread {
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
+    /// How often in a row spinning gave the core away for nothing; kept by the door.
+    pub(crate) traps: AtomicU32,
     wait: Spin<Option<Wait>>,
+    /// Whether it sleeps without a deadline: a hint, to be read without the lock.
+    sleeps: AtomicBool,
     /// Set when it ends: what a join waits for.
     done: Event,
 }
@@ -94,6 +98,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(1);
 static REGISTRY: Spin<Vec<Arc<Thread>>> = Spin::new(Vec::new());
 
+/// Where in the registry a thread that does not sleep was seen last: where to look first.
+static SEEN_AWAKE: AtomicUsize = AtomicUsize::new(0);
+
 /// Counts the occasions on which a sleeper should look again whether it can ever be woken.
 static NUDGES: AtomicU64 = AtomicU64::new(0);
 
@@ -123,7 +130,9 @@ impl Thread {
             token: AtomicUsize::new(token),
             life: AtomicU8::new(life as u8),
             spin: AtomicU32::new(crate::park::SPIN_START),
+            traps: AtomicU32::new(0),
             wait: Spin::new(None),
+            sleeps: AtomicBool::new(false),
             done: Event::new(),
         })
     }
@@ -183,7 +192,9 @@ impl Thread {
         };
         drop(gone);
         self.done.set();
-        nudge();
+        if nobody_awake() {
+            nudge();
+        }
     }
 
     /// Blocks until it has ended.
@@ -222,6 +233,7 @@ impl Thread {
 
     /// The thread is about to do something in the middle of its wait: nobody takes it for asleep any more.
     pub fn rouse(&self) {
+        self.sleeps.store(false, Ordering::SeqCst);
         if let Some(wait) = self.wait.lock().as_mut() {
             wait.asleep = false;
         }
@@ -279,11 +291,15 @@ impl<'a> Publication<'a> {
     /// About to sleep on this word while it has this value.
     pub(crate) fn asleep(&self, word: &Futex, expected: u32) {
         let wait = Wait { facts: self.facts, object: self.object, word, expected, asleep: true };
+        let timed = wait.facts.timed;
         *self.thread.wait.lock() = Some(wait);
+        // SeqCst: of two threads that go to sleep at once, one sees the other in `nobody_awake`.
+        self.thread.sleeps.store(!timed, Ordering::SeqCst);
     }
 
     /// Awake again, whatever for.
     pub(crate) fn awake(&self) {
+        self.thread.sleeps.store(false, Ordering::SeqCst);
         if let Some(wait) = self.thread.wait.lock().as_mut().filter(|wait| self.is(wait)) {
             wait.asleep = false;
         }
@@ -308,6 +324,22 @@ pub fn all() -> Vec<Arc<Thread>> {
 /// The running thread with this token.
 pub fn by_token(token: usize) -> Option<Arc<Thread>> {
     REGISTRY.lock().iter().find(|thread| thread.token() == token).cloned()
+}
+
+/// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
+pub fn nobody_awake() -> bool {
+    let registry = REGISTRY.lock();
+    let sleeps = |thread: &Arc<Thread>| thread.sleeps.load(Ordering::SeqCst);
+    if registry.get(SEEN_AWAKE.load(Ordering::Relaxed)).is_some_and(|thread| !sleeps(thread)) {
+        return false;
+    }
+    match registry.iter().position(|thread| !sleeps(thread)) {
+        Some(at) => {
+            SEEN_AWAKE.store(at, Ordering::Relaxed);
+            false
+        }
+        None => true,
+    }
 }
 
 /// How many nudges there have been.
