@@ -59,8 +59,18 @@ WORDS = {
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", action="append", default=[], metavar="PATH", help="an interpreter; given twice")
-    parser.add_argument("--from", dest="files", action="append", default=[], type=Path, metavar="FILE", help="JSON of an earlier run")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="PATH", help="an interpreter; given twice"
+    )
+    parser.add_argument(
+        "--from",
+        dest="files",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="JSON of an earlier run",
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds per row")
     parser.add_argument("--quick", action="store_true", help="smoke run; nothing is written")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the JSON files here")
@@ -107,7 +117,14 @@ def table(results: list[dict[str, Any]], language: str, command: str) -> str:
         return words[record["kind"]].format(title=plain) if record["kind"] in ("memory", "idle") else plain
 
     head = words["head"]
-    heading = [head[0], f"{head[1]} ({versions[-1]})", f"{head[2]} ({versions[-1]})", *versions, head[3], f"{head[4]} ({versions[-1]})"]
+    heading = [
+        head[0],
+        f"{head[1]} ({versions[-1]})",
+        f"{head[2]} ({versions[-1]})",
+        *versions,
+        head[3],
+        f"{head[4]} ({versions[-1]})",
+    ]
     lines = ["| " + " | ".join(heading) + " |", "|---" + "|--:" * (len(heading) - 2) + "|---|"]
     lost = []
     for name, record in last.items():
@@ -126,16 +143,35 @@ def table(results: list[dict[str, Any]], language: str, command: str) -> str:
         base, ours = (report.median_of(record, record[which]) for which in ("baseline", "measured"))
         amounts = [report.readable(record, value) if value is not None else "" for value in (base, ours)]
         peer = report.best_peer(record)
-        lines.append("| " + " | ".join([
-            title(record), *amounts, *ratios, report.target(record), f"{LABELS[peer[0]]} {short(peer[1])}" if peer else "",
-        ]) + " |")
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    title(record),
+                    *amounts,
+                    *ratios,
+                    report.target(record),
+                    f"{LABELS[peer[0]]} {short(peer[1])}" if peer else "",
+                ]
+            )
+            + " |"
+        )
     first = results[-1]["header"]
     pythons = ", ".join(result["header"]["python"] for result in results)
-    text = [words["measured"].format(**{**first, "pythons": pythons}) + " " + words["command"].format(command=command), "", *lines]
+    text = [
+        words["measured"].format(**{**first, "pythons": pythons})
+        + " "
+        + words["command"].format(command=command),
+        "",
+        *lines,
+    ]
     if lost:
         reasons = report.reasons(language)
         text += ["", words["lost"], ""]
-        text += [f"- {title(record)}{words['colon']}{reasons.get(record['name'], words['unknown'])}" for record in lost]
+        text += [
+            f"- {title(record)}{words['colon']}{reasons.get(record['name'], words['unknown'])}"
+            for record in lost
+        ]
     return "\n".join(text)
 
 

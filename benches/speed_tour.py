@@ -1,6 +1,6 @@
 """Six rows of the benches in about ten seconds, for `make demo`: measured here and now, beside the standard library.
 
-    python benches/speed_tour.py
+python benches/speed_tour.py
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benches.python import harness  # noqa: E402  the path comes first
-from benches.python.report import readable  # noqa: E402
+from benches.python import harness
+from benches.python.report import readable
 
 ROWS = (
     ("lock.pair", "Lock: acquire and release"),
@@ -33,7 +33,9 @@ def main() -> int:
     """Measure and print."""
     rows = harness.load_rows()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"Speed, measured now: CPython {platform.python_version()}, {cpus} CPUs, median of {ROUNDS} interleaved rounds\n")
+    print(
+        f"Speed, measured now: CPython {platform.python_version()}, {cpus} CPUs, median of {ROUNDS} interleaved rounds\n"
+    )
     print(f"  {'':<34}{'stdlib':>12}{'raddle':>12}   times as fast")
     for name, title in ROWS:
         one = dataclasses.replace(rows[name], contenders=("stdlib", "raddle"))
@@ -45,8 +47,7 @@ def main() -> int:
         base, ours = (readable({"kind": "speed"}, statistics.median(values)) for values in samples)
         ratio = harness.figure(*samples)
         print(
-            f"  {title:<34}{base:>12}{ours:>12}"
-            f"   {harness.short(ratio.median):>8}",
+            f"  {title:<34}{base:>12}{ours:>12}   {harness.short(ratio.median):>8}",
             flush=True,
         )
     print("\nAll rows, peers and spread: python -m benches.python")

@@ -20,7 +20,7 @@ MARKS = {
     "stress": "random schedules; scaled by RADDLE_STRESS",
 }
 
-#: Tests that cannot pass: pattern of the node id, whether it holds on this Python, names of the test functions, whether
+#: Tests that cannot pass: pattern of node id, whether it holds on this Python, the test functions, whether
 #: they can be run at all (a hang cannot), reason. An unexpected pass is a failure.
 EXPECTED_FAILURES = [
     (
@@ -28,7 +28,7 @@ EXPECTED_FAILURES = [
         sys.version_info < (3, 13),
         {"test_keyboard_interrupt", "test_handler_that_raises"},
         True,
-        "Thread.join left by an exception takes the thread for ended (threading._wait_for_tstate_lock before 3.13)",
+        "before 3.13, Thread.join left by an exception takes the thread for ended (_wait_for_tstate_lock)",
     ),
     (
         "*test_stress_signals.py::test_*stdlib-SimpleQueue.get*",

@@ -100,8 +100,8 @@ def _task_marks(tid, pid="self"):
 def wait_until_blocked(*threads, pid="self", timeout=None):
     """Returns when every one of `threads` (Thread objects or native ids) is asleep in the operating system.
 
-    Asleep is: sleeping, and not scheduled once in four looks 4 ms apart. A thread that waits for the GIL is scheduled
-    every switch interval, a spinning one is running, so neither is taken for a blocked one.
+    Asleep is: sleeping, and not scheduled once in four looks 4 ms apart. A thread that waits for the GIL is
+    scheduled every switch interval, a spinning one is running, so neither is taken for a blocked one.
     """
     end = time.monotonic() + (DEADLINE if timeout is None else timeout)
     for thread in threads:
@@ -142,8 +142,8 @@ class Stopwatch:
 class Crew:
     """Threads that all run one function; joined on exit, their exceptions raised there.
 
-    `results` holds what they returned, in the order of finishing. The threads are daemons, so that a hang fails one
-    test and not the whole run.
+    `results` holds what they returned, in the order of finishing. The threads are daemons, so that a hang
+    fails one test and not the whole run.
     """
 
     def __init__(self, func, size=1, *, args=(), thread=threading.Thread):
@@ -279,7 +279,7 @@ def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.
 
 
 def check_child(code, *argv, out=None, **options):
-    """Runs a child that must exit 0 without a word on stderr; returns its stdout, compared to `out` if given."""
+    """Runs a child that must exit 0 with nothing on stderr; returns its stdout (compared to `out`)."""
     done = run_child(code, *argv, **options)
     assert (done.returncode, done.stderr) == (0, ""), (
         f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{code}"

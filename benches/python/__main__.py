@@ -33,10 +33,16 @@ IDLE_SECONDS, QUICK_IDLE_SECONDS = 1.0, 0.1
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benches.python", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="every row once, tiny sizes: a test that the benches run")
-    parser.add_argument("--only", action="append", metavar="NAME", help="rows or subjects that start with NAME; repeatable")
+    parser.add_argument(
+        "--quick", action="store_true", help="every row once, tiny sizes: a test that the benches run"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="rows or subjects that start with NAME; repeatable"
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds per row (default 9; 1 with --quick)")
-    parser.add_argument("--seconds", type=float, default=SAMPLE_SECONDS, help="seconds per sample (default %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=SAMPLE_SECONDS, help="seconds per sample (default %(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown at the end")
     parser.add_argument("--list", action="store_true", help="print the rows' names and stop")
@@ -55,14 +61,27 @@ def selected(rows: dict[str, Row], only: list[str] | None) -> list[Row]:
     """The rows asked for."""
     if not only:
         return list(rows.values())
-    return [one for one in rows.values() if any(one.name.startswith(name) or one.subject.strip("_") == name for name in only)]
+    return [
+        one
+        for one in rows.values()
+        if any(one.name.startswith(name) or one.subject.strip("_") == name for name in only)
+    ]
 
 
 def record_of(one: Row, contenders: dict[str, Any], failed: str | None = None) -> dict[str, Any]:
     """A row as it goes into the JSON file."""
     record = {
-        "name": one.name, "title": one.title, "subject": one.subject, "kind": one.kind, "target": one.target,
-        "baseline": one.baseline, "measured": one.measured, "cores": one.cores, "solo": one.solo, "same": harness.same_objects(one), "contenders": contenders,
+        "name": one.name,
+        "title": one.title,
+        "subject": one.subject,
+        "kind": one.kind,
+        "target": one.target,
+        "baseline": one.baseline,
+        "measured": one.measured,
+        "cores": one.cores,
+        "solo": one.solo,
+        "same": harness.same_objects(one),
+        "contenders": contenders,
     }
     if failed:
         record["failed"] = failed
@@ -86,7 +105,7 @@ def measure_rows(options: argparse.Namespace, rows: dict[str, Row]) -> None:
         one = rows[name]
         try:
             record = record_of(one, harness.measure(one, options.repeat, options.seconds, options.quick))
-        except Exception as failure:  # noqa: BLE001  goes into the row
+        except Exception as failure:
             record = record_of(one, {}, f"{type(failure).__name__}: {failure}")
         print(json.dumps(record), flush=True)
     os._exit(0)
@@ -108,7 +127,15 @@ def measure_one(options: argparse.Namespace, rows: dict[str, Row]) -> None:
 
 def command(options: argparse.Namespace, *extra: str) -> list[str]:
     """The command line of a child."""
-    line = [sys.executable, "-m", "benches.python", "--repeat", str(options.repeat), "--seconds", str(options.seconds)]
+    line = [
+        sys.executable,
+        "-m",
+        "benches.python",
+        "--repeat",
+        str(options.repeat),
+        "--seconds",
+        str(options.seconds),
+    ]
     return line + ["--quick"] * options.quick + ["--pin-one"] * options.pin_one + list(extra)
 
 
@@ -117,7 +144,10 @@ def run_shared(options: argparse.Namespace, group: list[Row]):
     left = list(group)
     while left:
         with subprocess.Popen(
-            command(options, "--rows", ",".join(one.name for one in left)), cwd=ROOT, stdout=subprocess.PIPE, text=True
+            command(options, "--rows", ",".join(one.name for one in left)),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as child:
             for line in child.stdout:
                 record = json.loads(line)
@@ -131,12 +161,22 @@ def run_shared(options: argparse.Namespace, group: list[Row]):
 
 def run_separate(options: argparse.Namespace, rows: list[Row]):
     """Yield the records of rows whose every sample has its own process."""
-    tasks = [(one, name, turn) for turn in range(min(options.repeat, 3)) for one in rows for name in harness.contenders_of(one)]
+    tasks = [
+        (one, name, turn)
+        for turn in range(min(options.repeat, 3))
+        for one in rows
+        for name in harness.contenders_of(one)
+    ]
 
     def sample(task: tuple[Row, str, int]) -> tuple[int, float, float]:
         one, name, _ = task
-        done = subprocess.run(command(options, "--one", one.name, name), cwd=ROOT, capture_output=True, text=True,
-                              timeout=harness.SAMPLE_LIMIT)
+        done = subprocess.run(
+            command(options, "--one", one.name, name),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=harness.SAMPLE_LIMIT,
+        )
         if done.returncode or not done.stdout:
             last = done.stderr.strip().rpartition("\n")[2]
             raise RuntimeError(f"{name}: exit code {done.returncode}: {last}")
@@ -150,7 +190,7 @@ def run_separate(options: argparse.Namespace, rows: list[Row]):
             one, name, _ = task
             try:
                 n, value, beside = outcome.result()
-            except Exception as failure:  # noqa: BLE001  goes into the row
+            except Exception as failure:
                 failed[one.name] = str(failure)
                 continue
             entry = found[one.name].setdefault(name, {"operations": n, "values": [], "beside": []})
@@ -188,9 +228,18 @@ def main() -> int:
     if harness.load_adapter("raddle") is None:
         print(f"raddle is not installed for {sys.executable}", file=sys.stderr)
         return 2
-    result: dict[str, Any] = {"header": report.header(), "quick": options.quick, "rounds": options.repeat, "rows": []}
+    result: dict[str, Any] = {
+        "header": report.header(),
+        "quick": options.quick,
+        "rounds": options.repeat,
+        "rows": [],
+    }
     print(report.header_text(result["header"]))
-    print("a smoke run: the figures mean nothing" if options.quick else f"{options.repeat} rounds, {options.seconds} s a sample")
+    print(
+        "a smoke run: the figures mean nothing"
+        if options.quick
+        else f"{options.repeat} rounds, {options.seconds} s a sample"
+    )
     print("ratio = baseline/raddle within a round, above 1 is better for raddle\n")
     print(report.columns(), flush=True)
     for record in records(options, chosen):
@@ -203,9 +252,16 @@ def main() -> int:
     if options.markdown:
         print("\n" + report.markdown_report(result))
     failed = [record for record in result["rows"] if record.get("failed")]
-    missing = [record["name"] for record in result["rows"] if not failed and record["measured"] not in record["contenders"]]
+    missing = [
+        record["name"]
+        for record in result["rows"]
+        if not failed and record["measured"] not in record["contenders"]
+    ]
     if options.quick:
-        print(f"{len(result['rows'])} rows ran, {len(failed)} failed" + (f"; raddle is missing in {missing}" if missing else ""))
+        print(
+            f"{len(result['rows'])} rows ran, {len(failed)} failed"
+            + (f"; raddle is missing in {missing}" if missing else "")
+        )
     elif not options.markdown:
         print("\n".join(["", "Lost:"] + [f"  {one}" for one in report.notes(result["rows"])]))
     return 1 if failed or missing else 0

@@ -64,14 +64,21 @@ def _busy_machine():
 _BUSY = {"least": 200, "most": 20_000, "step": 2, "quick": 20, "rounds": 5}
 
 
-@row("handover.event_busy", "hand-over by Event, all cores busy with other processes", needs=["Event"], **_BUSY)
+@row(
+    "handover.event_busy", "hand-over by Event, all cores busy with other processes", needs=["Event"], **_BUSY
+)
 def by_event_busy(impl, n):
     """The same while others want the cores."""
     with _busy_machine():
         return by_event(impl, n)
 
 
-@row("handover.queue_busy", "hand-over by Queue(1), all cores busy with other processes", needs=["Slot"], **_BUSY)
+@row(
+    "handover.queue_busy",
+    "hand-over by Queue(1), all cores busy with other processes",
+    needs=["Slot"],
+    **_BUSY,
+)
 def by_queue_busy(impl, n):
     """The same while others want the cores."""
     with _busy_machine():
@@ -148,8 +155,23 @@ def by_queue(impl, n):
 
 
 @row("handover.barrier_pinned", "Barrier of 2, one core", needs=["Barrier"], least=100, quick=50, cores=1)
-@row("handover.barrier_free", "Barrier of 2, placed by the system", needs=["Barrier"], least=100, quick=50, needs_cpus=2)
-@row("handover.barrier", "Barrier of 2, two cores", needs=["Barrier"], least=100, quick=50, needs_cpus=2, cores=2)
+@row(
+    "handover.barrier_free",
+    "Barrier of 2, placed by the system",
+    needs=["Barrier"],
+    least=100,
+    quick=50,
+    needs_cpus=2,
+)
+@row(
+    "handover.barrier",
+    "Barrier of 2, two cores",
+    needs=["Barrier"],
+    least=100,
+    quick=50,
+    needs_cpus=2,
+    cores=2,
+)
 def by_barrier(impl, n):
     """Two threads meet n times; one operation is one meeting."""
     barrier = impl.Barrier(2)

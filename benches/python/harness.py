@@ -196,10 +196,12 @@ def together(*bodies: Callable[[], None]) -> tuple[float, float]:
         go.wait()
         try:
             body()
-        except BaseException as failure:  # noqa: BLE001  handed to the caller below
+        except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=shell, args=(body, place), daemon=True) for place, body in enumerate(bodies)]
+    threads = [
+        threading.Thread(target=shell, args=(body, place), daemon=True) for place, body in enumerate(bodies)
+    ]
     for thread in threads:
         thread.start()
     for _ in threads:
@@ -273,7 +275,10 @@ def measure(one: Row, rounds: int, seconds: float, quick: bool) -> dict[str, dic
             n = sizes[name]
             wall, cpu = sample(one, adapters[name], n)
             value = (cpu if one.solo or one.kind == "cpu" else wall) / n * 1e9
-            check(math.isfinite(value) and (value > 0 or one.kind == "cpu"), f"{name} took {value} ns per operation")
+            check(
+                math.isfinite(value) and (value > 0 or one.kind == "cpu"),
+                f"{name} took {value} ns per operation",
+            )
             result[name]["values"].append(value)
             result[name]["cpu"].append(cpu / n * 1e9)
     return result
@@ -322,7 +327,7 @@ IDLE_SLACK = 40.0
 
 
 def verdict(record: dict[str, Any]) -> str:
-    """"reached", "missed", "no slower", "slower", "same object", or "" where there is nothing to judge."""
+    """ "reached", "missed", "no slower", "slower", "same object", or "" where there is nothing to judge."""
     contenders = record["contenders"]
     if record["baseline"] not in contenders or record["measured"] not in contenders:
         return ""

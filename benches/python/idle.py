@@ -17,8 +17,14 @@ from itertools import repeat
 
 from .harness import SAMPLE_LIMIT, check, mark, row, since
 
-_IDLE = {"kind": "idle", "own_process": True, "contenders": ("stdlib", "raddle", "culsans", "aiologic"),
-         "least": 8, "quick": 8, "step": 1}
+_IDLE = {
+    "kind": "idle",
+    "own_process": True,
+    "contenders": ("stdlib", "raddle", "culsans", "aiologic"),
+    "least": 8,
+    "quick": 8,
+    "step": 1,
+}
 
 
 def _idle(n, seconds, wait, settle=True):
@@ -149,8 +155,16 @@ def sched(impl, n, seconds):
 _PACE = 0.005
 
 
-@row("cpu.paced_event", "a wake-up by Event every 5 ms, CPU time per wake-up", needs=["Event"], kind="cpu",
-     least=60, most=60, step=1, quick=10)
+@row(
+    "cpu.paced_event",
+    "a wake-up by Event every 5 ms, CPU time per wake-up",
+    needs=["Event"],
+    kind="cpu",
+    least=60,
+    most=60,
+    step=1,
+    quick=10,
+)
 def paced_event(impl, n):
     event = impl.Event()
     heard = 0
@@ -165,8 +179,16 @@ def paced_event(impl, n):
     return _paced(n, listen, event.set, lambda: heard)
 
 
-@row("cpu.paced_queue", "a wake-up by Queue every 5 ms, CPU time per wake-up", needs=["UnboundedQueue"], kind="cpu",
-     least=60, most=60, step=1, quick=10)
+@row(
+    "cpu.paced_queue",
+    "a wake-up by Queue every 5 ms, CPU time per wake-up",
+    needs=["UnboundedQueue"],
+    kind="cpu",
+    least=60,
+    most=60,
+    step=1,
+    quick=10,
+)
 def paced_queue(impl, n):
     queue = impl.UnboundedQueue()
     heard = 0
@@ -195,8 +217,16 @@ def _paced(n, listen, wake, heard):
     return spent
 
 
-@row("cpu.timeouts", "Event.wait(0.005) that times out, CPU time per wait", needs=["Event"], kind="cpu",
-     least=60, most=60, step=1, quick=10)
+@row(
+    "cpu.timeouts",
+    "Event.wait(0.005) that times out, CPU time per wait",
+    needs=["Event"],
+    kind="cpu",
+    least=60,
+    most=60,
+    step=1,
+    quick=10,
+)
 def timeouts(impl, n):
     event = impl.Event()
     start = mark()
@@ -205,8 +235,17 @@ def timeouts(impl, n):
     return since(start)
 
 
-@row("cpu.timeouts_lock", "Lock.acquire(timeout=0.005) that times out, CPU time per wait", needs=["Lock"], kind="cpu",
-     contenders=("stdlib", "raddle"), least=60, most=60, step=1, quick=10)
+@row(
+    "cpu.timeouts_lock",
+    "Lock.acquire(timeout=0.005) that times out, CPU time per wait",
+    needs=["Lock"],
+    kind="cpu",
+    contenders=("stdlib", "raddle"),
+    least=60,
+    most=60,
+    step=1,
+    quick=10,
+)
 def timeouts_lock(impl, n):
     lock = impl.Lock()
     lock.acquire()

@@ -93,7 +93,13 @@ class _Account:
             self.moves += 1
 
 
-@row("lock.section_sites", "with Lock around a short method body, sites kept", needs=["Lock"], solo=True, **_SITES)
+@row(
+    "lock.section_sites",
+    "with Lock around a short method body, sites kept",
+    needs=["Lock"],
+    solo=True,
+    **_SITES,
+)
 @row("lock.section", "with Lock around a short method body", needs=["Lock"], solo=True)
 def section(impl, n):
     """A method that updates two attributes under the lock."""
@@ -186,7 +192,13 @@ def rlock_nested(impl, n):
         return since(start)
 
 
-@row("lock.try", "Lock acquire(False) of a held lock", needs=["Lock"], solo=True, contenders=("stdlib", "raddle"))
+@row(
+    "lock.try",
+    "Lock acquire(False) of a held lock",
+    needs=["Lock"],
+    solo=True,
+    contenders=("stdlib", "raddle"),
+)
 def try_held(impl, n):
     """A try that fails."""
     lock = impl.Lock()

@@ -6,8 +6,14 @@ stacks of one thread per Timer show. Objects are held in a list that exists, wit
 
 from .harness import check, row
 
-_MANY = {"kind": "memory", "own_process": True, "contenders": ("stdlib", "raddle", "culsans", "aiologic"),
-         "least": 50_000, "quick": 2_000, "step": 1}
+_MANY = {
+    "kind": "memory",
+    "own_process": True,
+    "contenders": ("stdlib", "raddle", "culsans", "aiologic"),
+    "least": 50_000,
+    "quick": 2_000,
+    "step": 1,
+}
 
 
 def _status():
@@ -58,8 +64,12 @@ def queue(impl, n, seconds):
     return _growth(n, impl.Queue)
 
 
-@row("memory.queue_items", "an item in a Queue (a small integer)", needs=["UnboundedQueue"],
-     **{**_MANY, "contenders": ("stdlib", "raddle", "culsans", "aiologic", "simplequeue"), "least": 1_000_000})
+@row(
+    "memory.queue_items",
+    "an item in a Queue (a small integer)",
+    needs=["UnboundedQueue"],
+    **{**_MANY, "contenders": ("stdlib", "raddle", "culsans", "aiologic", "simplequeue"), "least": 1_000_000},
+)
 def queue_items(impl, n, seconds):
     one = impl.UnboundedQueue()
     for _ in range(10):

@@ -37,7 +37,9 @@ def subclass(impl, n):
     return _pairs(impl.Subclass(), n)
 
 
-@row("queue.overriding", "Queue put+get, subclass with its own _put and _get", needs=["Overriding"], solo=True)
+@row(
+    "queue.overriding", "Queue put+get, subclass with its own _put and _get", needs=["Overriding"], solo=True
+)
 def overriding(impl, n):
     """The four hooks in Python."""
     queue = impl.Overriding()
@@ -59,7 +61,13 @@ def simple(impl, n):
     return _pairs(impl.SimpleQueue(), n)
 
 
-@row("queue.priority", "PriorityQueue put+get, 1,000 items inside", needs=["PriorityQueue"], solo=True, least=100)
+@row(
+    "queue.priority",
+    "PriorityQueue put+get, 1,000 items inside",
+    needs=["PriorityQueue"],
+    solo=True,
+    least=100,
+)
 def priority(impl, n):
     """Random integers through a heap that stays at a thousand."""
     rng = random.Random(SEED)
@@ -77,7 +85,13 @@ def priority(impl, n):
     return spent
 
 
-@row("queue.nowait", "Queue put_nowait+get_nowait", needs=["Queue"], solo=True, contenders=("stdlib", "raddle", "culsans"))
+@row(
+    "queue.nowait",
+    "Queue put_nowait+get_nowait",
+    needs=["Queue"],
+    solo=True,
+    contenders=("stdlib", "raddle", "culsans"),
+)
 def nowait(impl, n):
     """The calls that never block."""
     queue = impl.Queue()
@@ -88,7 +102,13 @@ def nowait(impl, n):
     return since(start)
 
 
-@row("queue.task_done", "Queue put+get+task_done", needs=["Queue"], solo=True, contenders=("stdlib", "raddle", "culsans"))
+@row(
+    "queue.task_done",
+    "Queue put+get+task_done",
+    needs=["Queue"],
+    solo=True,
+    contenders=("stdlib", "raddle", "culsans"),
+)
 def task_done(impl, n):
     """The worker's loop, without the work."""
     queue = impl.Queue()
@@ -143,26 +163,50 @@ def _through(queue, n, producers, consumers):
     return spent
 
 
-@row("queue.1x1", "Queue, 1 producer and 1 consumer", needs=["UnboundedQueue"], target=25, least=500, quick=200)
+@row(
+    "queue.1x1", "Queue, 1 producer and 1 consumer", needs=["UnboundedQueue"], target=25, least=500, quick=200
+)
 def one_by_one(impl, n):
     """Two threads, no bound."""
     return _through(impl.UnboundedQueue(), n, 1, 1)
 
 
-@row("queue.4x4", "Queue, 4 producers and 4 consumers", needs=["UnboundedQueue"], target=40, least=500, quick=200)
+@row(
+    "queue.4x4",
+    "Queue, 4 producers and 4 consumers",
+    needs=["UnboundedQueue"],
+    target=40,
+    least=500,
+    quick=200,
+)
 def four_by_four(impl, n):
     """Eight threads, no bound."""
     return _through(impl.UnboundedQueue(), n, 4, 4)
 
 
-@row("queue.bounded_pinned", "Queue(16), 1 producer and 1 consumer, one core", needs=["Queue"], least=500, quick=200, cores=1)
+@row(
+    "queue.bounded_pinned",
+    "Queue(16), 1 producer and 1 consumer, one core",
+    needs=["Queue"],
+    least=500,
+    quick=200,
+    cores=1,
+)
 @row("queue.bounded", "Queue(16), 1 producer and 1 consumer", needs=["Queue"], target=3, least=500, quick=200)
 def bounded(impl, n):
     """Both sides have to wait for each other."""
     return _through(impl.Queue(16), n, 1, 1)
 
 
-@row("queue.batch", "100 items in and out (raddle: put_many, get_many)", needs=["put_all"], solo=True, least=1, step=1, quick=5)
+@row(
+    "queue.batch",
+    "100 items in and out (raddle: put_many, get_many)",
+    needs=["put_all"],
+    solo=True,
+    least=1,
+    step=1,
+    quick=5,
+)
 def batch(impl, n):
     """A batch per operation; the standard library has one call per item."""
     queue = impl.UnboundedQueue()

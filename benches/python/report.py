@@ -62,7 +62,11 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") if commit else "none yet"
+        return (
+            commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+            if commit
+            else "none yet"
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
@@ -176,13 +180,15 @@ def line(record: dict[str, Any]) -> str:
         found = ratio(record, name)
         if value is None:
             continue
-        peers.append(f"{LABELS[name]} {amount(value) if record['kind'] == 'idle' or found is None else short(found.median)}")
+        peers.append(
+            f"{LABELS[name]} {amount(value) if record['kind'] == 'idle' or found is None else short(found.median)}"
+        )
     return text + (f"  [{', '.join(peers)}]" if peers else "")
 
 
 def columns() -> str:
     """The heading over `line`."""
-    return (f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} verdict (target); ratio of CPU time  [peers]")
+    return f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} verdict (target); ratio of CPU time  [peers]"
 
 
 def notes(records: list[dict[str, Any]]) -> list[str]:
@@ -209,8 +215,11 @@ def text_report(result: dict[str, Any]) -> str:
 def markdown_report(result: dict[str, Any]) -> str:
     """The whole result as a Markdown table."""
     lines = [f"    {one}" for one in header_text(result["header"]).splitlines()]
-    lines += ["", "| | stdlib | raddle | ratio (min..max) | target | | best peer |",
-              "|---|--:|--:|--:|--:|---|---|"]
+    lines += [
+        "",
+        "| | stdlib | raddle | ratio (min..max) | target | | best peer |",
+        "|---|--:|--:|--:|--:|---|---|",
+    ]
     for record in result["rows"]:
         if record.get("failed"):
             lines.append(f"| {record['title']} | | | | | failed | |")

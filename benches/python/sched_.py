@@ -16,15 +16,33 @@ def _never():
     raise AssertionError("a cancelled event ran")
 
 
-@row("sched.run", "sched enter+run of 50,000 events, per event", needs=["scheduler"], target=5,
-     least=50_000, most=50_000, quick=1_000, step=1, rounds=5)
+@row(
+    "sched.run",
+    "sched enter+run of 50,000 events, per event",
+    needs=["scheduler"],
+    target=5,
+    least=50_000,
+    most=50_000,
+    quick=1_000,
+    step=1,
+    rounds=5,
+)
 def enter_and_run(impl, n):
     """Times in the past, in random order; actions that only append."""
     return _enter_and_run(impl.scheduler(), n)
 
 
-@row("sched.run_engine", "sched enter+run of 50,000, empty delayfunc, per event", needs=["scheduler"], solo=True,
-     least=50_000, most=50_000, quick=1_000, step=1, rounds=5)
+@row(
+    "sched.run_engine",
+    "sched enter+run of 50,000, empty delayfunc, per event",
+    needs=["scheduler"],
+    solo=True,
+    least=50_000,
+    most=50_000,
+    quick=1_000,
+    step=1,
+    rounds=5,
+)
 def engine(impl, n):
     """The heap and the calls alone: time.sleep(0), which a scheduler calls after every event, costs more than they do."""
     return _enter_and_run(impl.scheduler(time.monotonic, lambda seconds: None), n)
@@ -45,8 +63,17 @@ def _enter_and_run(scheduler, n):
     return spent
 
 
-@row("sched.cancel", "sched cancel, 20,000 pending", needs=["scheduler"], solo=True, target=1000,
-     least=10, most=PENDING // 2, step=1, quick=2)
+@row(
+    "sched.cancel",
+    "sched cancel, 20,000 pending",
+    needs=["scheduler"],
+    solo=True,
+    target=1000,
+    least=10,
+    most=PENDING // 2,
+    step=1,
+    quick=2,
+)
 def cancel(impl, n):
     """Random events out of 20,000; at most half of them, so that the scheduler stays full."""
     rng = random.Random(SEED)

@@ -14,7 +14,6 @@ from typing import Any
 
 from raddle import _raddle
 
-
 #: The module of the exceptions, `raddle.queue`; it sets this, as it imports this module.
 errors: Any = None
 

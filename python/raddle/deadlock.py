@@ -124,6 +124,8 @@ class TimedOut(NamedTuple):
     """Where the holder had taken it."""
     site: str | None
     """Where the wait was."""
+    waited: float
+    """How long it was, in seconds."""
 
 
 class _Settings:
@@ -250,10 +252,12 @@ def _on_order(
     warnings.warn(text, OrderWarning, stacklevel=2)
 
 
-def _on_timed_out(kind: str, lock: Any, holder: int, site: Any, late: float) -> None:
+def _on_timed_out(kind: str, lock: Any, holder: int, site: Any, waited: float) -> None:
     here = _raddle.here()
     name = _thread_name(holder) if holder else None
-    _timeouts.append(TimedOut(lock, _std.current_thread().name, name, _where_or_none(site), _where_or_none(here)))
+    _timeouts.append(
+        TimedOut(lock, _std.current_thread().name, name, _where_or_none(site), _where_or_none(here), waited)
+    )
     del _timeouts[:-_TIMEOUTS_KEPT]
 
 
@@ -327,7 +331,9 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
         + (f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself")
     ]
     for party, (_, _, _, _, holders) in zip(parties, raw, strict=True):
-        lines.extend(_party_lines(party, [(ident, site) for ident, site in holders if _thread_name(ident) in names]))
+        lines.extend(
+            _party_lines(party, [(ident, site) for ident, site in holders if _thread_name(ident) in names])
+        )
     if not proven:
         lines.append("  Likely, not proven: " + _doubt(parties))
     lines.append(f"  Advice: {advice}")
@@ -418,7 +424,11 @@ def _handles_signals() -> bool:
             handler = signal.getsignal(number)
         except (OSError, ValueError):
             continue
-        if callable(handler) and handler is not signal.default_int_handler and not isinstance(handler, signal.Handlers):
+        if (
+            callable(handler)
+            and handler is not signal.default_int_handler
+            and not isinstance(handler, signal.Handlers)
+        ):
             return True
     return False
 

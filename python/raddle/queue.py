@@ -24,7 +24,7 @@ if _sys.version_info >= (3, 13):
     ShutDown = _std.ShutDown
 else:
 
-    class ShutDown(Exception):  # noqa: N818 - the standard library's name
+    class ShutDown(Exception):
         """Raised when put or get is called on a queue that has been shut down."""
 
 

@@ -63,7 +63,7 @@ class scheduler(_raddle.scheduler):
         interval: Any,
         action: Callable[..., object],
         argument: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] = {},  # noqa: B006
+        kwargs: Mapping[str, Any] = {},
         *,
         priority: Any = 0,
         start: Any = None,
@@ -117,7 +117,17 @@ class Periodic:
         cancelled: whether the series has ended.
     """
 
-    __slots__ = ("__weakref__", "_action", "_argument", "_due", "_first", "_kwargs", "_number", "_priority", "_scheduler")
+    __slots__ = (
+        "__weakref__",
+        "_action",
+        "_argument",
+        "_due",
+        "_first",
+        "_kwargs",
+        "_number",
+        "_priority",
+        "_scheduler",
+    )
     __slots__ += ("cancelled", "event", "interval")
 
     event: Event

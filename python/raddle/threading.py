@@ -16,6 +16,7 @@ import sys as _sys
 import threading as _std
 import types as _types
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator as _Iterator
 from threading import *  # noqa: F403
 from threading import (  # what is public without being in __all__
     TIMEOUT_MAX,
@@ -24,7 +25,6 @@ from threading import (  # what is public without being in __all__
     _limbo,
     get_ident,
 )
-from collections.abc import Iterator as _Iterator
 from typing import Any, NamedTuple
 
 from raddle import _originals, _raddle
@@ -39,7 +39,7 @@ from raddle._raddle import (
 )
 
 _ADDED = ["Hold", "ThreadSnapshot", "ThreadState", "snapshot"]
-__all__ = [*_std.__all__, *_ADDED]  # noqa: PLE0604
+__all__ = [*_std.__all__, *_ADDED]
 
 _StdThread = _originals.Thread
 _std_enumerate = _std.enumerate
@@ -420,7 +420,12 @@ def _to_wait_for() -> list[_StdThread]:
     me = _std.current_thread()
     found: list[_StdThread] = [timer for timer in _raddle.timers() if not timer.daemon]
     for thread in _std_enumerate():
-        if isinstance(thread, Thread) and thread is not me and thread._record is not None and not thread.daemon:
+        if (
+            isinstance(thread, Thread)
+            and thread is not me
+            and thread._record is not None
+            and not thread.daemon
+        ):
             found.append(thread)
     return found
 
@@ -488,7 +493,17 @@ def _after_fork_in_child() -> None:
 _os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-_PLACED = ("Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "Thread", "Timer", "RLock", "Lock")
+_PLACED = (
+    "Condition",
+    "Semaphore",
+    "BoundedSemaphore",
+    "Event",
+    "Barrier",
+    "Thread",
+    "Timer",
+    "RLock",
+    "Lock",
+)
 
 
 def _name_module(module: str) -> None:
@@ -530,8 +545,12 @@ def __getattr__(name: str) -> Any:
 
 
 # Locks made by these files are named by the line that called them.
-_raddle.setup([_os.path.dirname(_os.path.abspath(__file__)) + _os.sep, *(_sys.modules[name].__file__ for name in
-               ("threading", "queue", "sched") if name in _sys.modules)])
+_raddle.setup(
+    [
+        _os.path.dirname(_os.path.abspath(__file__)) + _os.sep,
+        *(_sys.modules[name].__file__ for name in ("threading", "queue", "sched") if name in _sys.modules),
+    ]
+)
 
 # Detection is on wherever raddle's threads are: it is the door that calls it.
-import raddle.deadlock as _deadlock  # noqa: E402, F401
+import raddle.deadlock as _deadlock  # noqa: E402

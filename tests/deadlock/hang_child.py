@@ -12,6 +12,7 @@ import threading as std
 import time
 
 from raddle import deadlock, queue, threading
+
 from tools import wait_until
 
 __all__ = [

@@ -56,7 +56,12 @@ class App:
         with open(self.path, "w", encoding="utf-8") as file:
             file.write(source)
         path = os.pathsep.join(filter(None, [_HERE, os.path.dirname(_HERE), os.environ.get("PYTHONPATH")]))
-        environment = {**tools.child_environment(), "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", **(env or {})}
+        environment = {
+            **tools.child_environment(),
+            "PYTHONPATH": path,
+            "PYTHONIOENCODING": "utf-8",
+            **(env or {}),
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", *under, self.path, json.dumps(options or {})],
             stdin=subprocess.PIPE,

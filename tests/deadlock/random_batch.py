@@ -18,7 +18,7 @@ from random_programs import Running, after, make, truth
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from tools import wait_until  # noqa: E402
+from tools import wait_until
 
 #: Seconds after which nothing new may come: the timed waits are over, and the last looks taken.
 SETTLED = 2.0
@@ -46,7 +46,10 @@ def main(seed, first, beyond, on_deadlock):
     raddle.deadlock.enable(on_deadlock=on_deadlock, on_stall="ignore", report=arrivals)
     over = std.Event()
     wrong = []
-    runs = [Running(number, make(random.Random(f"{seed}:{number}")), raddle, std, over) for number in range(first, beyond)]
+    runs = [
+        Running(number, make(random.Random(f"{seed}:{number}")), raddle, std, over)
+        for number in range(first, beyond)
+    ]
     truths = {run.number: truth(run.program) for run in runs}
     for run in runs:
         run.start()
@@ -55,7 +58,9 @@ def main(seed, first, beyond, on_deadlock):
     for run in runs:
         run.go.set()
 
-    expected = {group: proven for run in runs for group, proven in names_of(run, truths[run.number].deadlocks).items()}
+    expected = {
+        group: proven for run in runs for group, proven in names_of(run, truths[run.number].deadlocks).items()
+    }
     while len(raddle.deadlock.reports()) < len(expected) and time.monotonic() < began + 20:
         time.sleep(0.02)
     time.sleep(max(0.0, began + SETTLED - time.monotonic()))
@@ -87,11 +92,16 @@ def main(seed, first, beyond, on_deadlock):
             if sorted(hold.object.name for hold in party.holds) != run.holds(thread):
                 wrong.append([number, f"{party.thread_name} holds {party.holds}, not {run.holds(thread)}"])
             if party.waits_for is None or party.waits_for.name != run.wanted(thread):
-                wrong.append([number, f"{party.thread_name} waits for {party.waits_for}, not {run.wanted(thread)}"])
+                wrong.append(
+                    [number, f"{party.thread_name} waits for {party.waits_for}, not {run.wanted(thread)}"]
+                )
 
     for run in runs:
         number = run.number
-        plan, final = names_of(run, truths[number].deadlocks), names_of(run, after(run.program, run.raised).deadlocks)
+        plan, final = (
+            names_of(run, truths[number].deadlocks),
+            names_of(run, after(run.program, run.raised).deadlocks),
+        )
         told = {parties: proven for parties, proven in reported.items() if number_of(parties) == number}
         seen = {parties: proven for parties, proven in found.items() if number_of(parties) == number}
         if on_deadlock == "report" and told != plan:
@@ -124,7 +134,9 @@ def number_of(parties):
 
 
 def shown(groups):
-    return {", ".join(sorted(name.split()[-1] for name in parties)): proven for parties, proven in groups.items()}
+    return {
+        ", ".join(sorted(name.split()[-1] for name in parties)): proven for parties, proven in groups.items()
+    }
 
 
 if __name__ == "__main__":

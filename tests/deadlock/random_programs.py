@@ -71,7 +71,9 @@ def make(rng: random.Random) -> Program:
     threads = range(count)
     resources = []
     for number in range(rng.randint(1, count + 2)):
-        kind = rng.choice((RLOCK, RLOCK, RLOCK, LOCK, LOCK, CONDITION, SEMAPHORE, SEMAPHORE, QUEUE, QUEUE, FEED, GATE, HAND))
+        kind = rng.choice(
+            (RLOCK, RLOCK, RLOCK, LOCK, LOCK, CONDITION, SEMAPHORE, SEMAPHORE, QUEUE, QUEUE, FEED, GATE, HAND)
+        )
         most = min(3, count) if kind in (SEMAPHORE, QUEUE, FEED) else 1
         # Mostly spread, so that cycles are likely.
         users = {rng.randrange(count) if rng.random() < 0.3 else number % count}
@@ -91,7 +93,8 @@ def make(rng: random.Random) -> Program:
             able = [
                 number
                 for number, resource in enumerate(resources)
-                if _may_wait(thread, resource, count) and not (resource.kind in (QUEUE, FEED) and number in taken)
+                if _may_wait(thread, resource, count)
+                and not (resource.kind in (QUEUE, FEED) and number in taken)
             ]
             if able:
                 target = rng.choice(able)
@@ -146,9 +149,16 @@ def _groups(program, waits):
                     seen.add(waker)
                     open_.append(waker)
         reach[start] = seen
-    groups = {frozenset(other for other in reach[start] if start in reach[other]) for start in waits if start in reach[start]}
+    groups = {
+        frozenset(other for other in reach[start] if start in reach[other])
+        for start in waits
+        if start in reach[start]
+    }
     for group in groups:
-        kinds = {"join" if program.lasts[t].verb == "join" else program.resources[program.lasts[t].target].kind for t in group}
+        kinds = {
+            "join" if program.lasts[t].verb == "join" else program.resources[program.lasts[t].target].kind
+            for t in group
+        }
         if len(group) == 1:
             continue  # waits for its own plain lock or permit: handed over, for all that is known
         if FEED in kinds and QUEUE not in kinds:

@@ -45,7 +45,9 @@ class TestOrder:
 
     def test_warned_even_where_python_shows_a_place_once(self, app):
         """`-W always` shows what is warned about again: this is not."""
-        with app(BOTH_ORDERS.format(make="threading.RLock()"), {"order": True}, under=("-W", "always")) as program:
+        with app(
+            BOTH_ORDERS.format(make="threading.RLock()"), {"order": True}, under=("-W", "always")
+        ) as program:
             assert len(warned(program)) == 1
 
     @pytest.mark.parametrize("options", [{}, {"order": False}, {"timeouts": True}])
@@ -55,7 +57,9 @@ class TestOrder:
             assert "count 0\n" in program.out.text
 
     def test_not_after_disable(self, app):
-        source = BOTH_ORDERS.format(make="threading.RLock()").replace("enable()", "enable()\ndeadlock.disable()")
+        source = BOTH_ORDERS.format(make="threading.RLock()").replace(
+            "enable()", "enable()\ndeadlock.disable()"
+        )
         with app(source, {"order": True}) as program:
             assert warned(program) == []
 
@@ -66,12 +70,15 @@ class TestOrder:
             assert f"'{program.name('makes a')}'" in text and f"'{program.name('makes b')}'" in text
 
     def test_is_a_runtime_warning_and_a_report(self, app):
-        source = BOTH_ORDERS.format(make="threading.RLock()") + """
+        source = (
+            BOTH_ORDERS.format(make="threading.RLock()")
+            + """
 [report] = deadlock.reports()
 assert issubclass(deadlock.OrderWarning, RuntimeWarning)
 assert (report.kind, report.proven, report.parties) == ("order", False, []) and report.advice in str(report)
 say("checked")
 """
+        )
         with app(source, {"order": True}) as program:
             assert len(warned(program)) == 1
             assert "checked\n" in program.out.text
@@ -79,7 +86,11 @@ say("checked")
     def test_turned_into_an_error(self, app):
         """A lock that has been taken stays taken: the error is shown, not raised."""
         under = ("-W", "error::RuntimeWarning")
-        with app(BOTH_ORDERS.format(make="threading.RLock()") + "say(a.owner, b.owner)", {"order": True}, under=under) as program:
+        with app(
+            BOTH_ORDERS.format(make="threading.RLock()") + "say(a.owner, b.owner)",
+            {"order": True},
+            under=under,
+        ) as program:
             program.end()
             assert "OrderWarning" in program.err.text and "None None\n" in program.out.text
 
@@ -224,7 +235,9 @@ with b:
 
 @pytest.mark.parametrize("case", ONE_ORDER)
 def test_one_order(app, case):
-    with app(f"enable()\n{ONE_ORDER[case]}\nsay('reports', deadlock.reports())\nos._exit(0)\n", {"order": True}) as program:
+    with app(
+        f"enable()\n{ONE_ORDER[case]}\nsay('reports', deadlock.reports())\nos._exit(0)\n", {"order": True}
+    ) as program:
         assert warned(program) == [] and "reports []\n" in program.out.text, str(program)
 
 
@@ -265,25 +278,33 @@ class TestTimeouts:
         with app(TIMED_OUT.format(make=make, take=take, wait=wait), {"timeouts": True}) as program:
             program.wait_for("^entries 1$")
             entry = program.wait_for("^entry (.*)")[1][1]
-            assert entry == f"TimedOut victim holder {program.at('holder takes')} {program.at('victim waits')}"
+            assert (
+                entry == f"TimedOut victim holder {program.at('holder takes')} {program.at('victim waits')}"
+            )
             assert program.wait_for("^object (.*)")[1][1] == "True"
 
     def test_how_long_it_waited(self, app):
         """Seconds; about as many as it was willing to."""
-        source = TIMED_OUT.format(make="threading.RLock()", take="thing.acquire()", wait="thing.acquire(timeout=0.15)")
+        source = TIMED_OUT.format(
+            make="threading.RLock()", take="thing.acquire()", wait="thing.acquire(timeout=0.15)"
+        )
         with app(source, {"timeouts": True}) as program:
             assert 0.14 < float(program.wait_for("^waited (.*)")[1][1]) < 5
             program.end()
 
     @pytest.mark.parametrize("options", [{}, {"order": True}])
     def test_only_on_request(self, app, options):
-        source = TIMED_OUT.format(make="threading.Lock()", take="thing.acquire()", wait="thing.acquire(timeout=0.01)")
+        source = TIMED_OUT.format(
+            make="threading.Lock()", take="thing.acquire()", wait="thing.acquire(timeout=0.01)"
+        )
         with app(source, options) as program:
             program.wait_for("^entries 0$")
             program.end()
 
     def test_without_sites(self, app):
-        source = TIMED_OUT.format(make="threading.Lock()", take="thing.acquire()", wait="thing.acquire(timeout=0.01)")
+        source = TIMED_OUT.format(
+            make="threading.Lock()", take="thing.acquire()", wait="thing.acquire(timeout=0.01)"
+        )
         with app(source, {"timeouts": True, "sites": False}) as program:
             entry = program.wait_for("^entry (.*)")[1][1]
             assert entry.startswith("TimedOut victim holder None ")

@@ -10,9 +10,23 @@ import os
 import random
 
 import pytest
-import tools
 from hangs import IN_TIME
-from random_programs import CONDITION, FEED, GATE, LOCK, QUEUE, RLOCK, SEMAPHORE, Last, Program, Resource, make, truth
+from random_programs import (
+    CONDITION,
+    FEED,
+    GATE,
+    LOCK,
+    QUEUE,
+    RLOCK,
+    SEMAPHORE,
+    Last,
+    Program,
+    Resource,
+    make,
+    truth,
+)
+
+import tools
 
 PROGRAMS = int(os.environ.get("RADDLE_PROGRAMS", "2000"))
 
@@ -36,11 +50,15 @@ def run_batch(first):
     program = f"import runpy, sys; sys.path.insert(0, {_HERE!r}); runpy.run_module('random_batch', run_name='__main__')"
     done = tools.run_child(program, *arguments, timeout=TIME_LIMIT)
     repeat = f"random_batch.py {' '.join(map(str, arguments))}"
-    assert (done.returncode, done.stderr) == (0, ""), f"{repeat}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert (done.returncode, done.stderr) == (0, ""), (
+        f"{repeat}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     told = json.loads(done.stdout)
     for number, what in told["wrong"]:
         plan = make(random.Random(f"{tools.SEED}:{number}"))
-        print(f"random_batch.py {tools.SEED} {number} {number + 1} {on_deadlock}: {what}\n    {plan}\n    {truth(plan)}")
+        print(
+            f"random_batch.py {tools.SEED} {number} {number + 1} {on_deadlock}: {what}\n    {plan}\n    {truth(plan)}"
+        )
     return told
 
 
@@ -53,8 +71,14 @@ def test_random_programs():
     wrong = sum(len(one["wrong"]) for one in told)
     late = sorted(seconds for one in told for seconds in one["late"])
     deadlocks, sizes = sum(one["deadlocks"] for one in told), [size for one in told for size in one["sizes"]]
-    at = {f"{share:.0%}": round(late[int(share * (len(late) - 1))], 3) for share in (0, 0.5, 0.9, 0.99, 1)} if late else {}
-    print(f"{PROGRAMS} programs, {deadlocks} deadlocks of up to {max(sizes, default=0)} threads, reported after {at} s")
+    at = (
+        {f"{share:.0%}": round(late[int(share * (len(late) - 1))], 3) for share in (0, 0.5, 0.9, 0.99, 1)}
+        if late
+        else {}
+    )
+    print(
+        f"{PROGRAMS} programs, {deadlocks} deadlocks of up to {max(sizes, default=0)} threads, reported after {at} s"
+    )
     assert not wrong, f"{wrong} wrong: see the output"
     assert deadlocks > PROGRAMS // 10 and len(set(sizes)) > 1
     # So many threads start at once that a core may be away for longer than a look: one in a hundred may be late.
@@ -67,12 +91,20 @@ class TestTruth:
     @staticmethod
     def deadlocks(resources, lasts):
         found = truth(Program(resources, lasts, frozenset()))
-        return sorted(found.stuck), {tuple(sorted(group)): proven for group, proven in found.deadlocks.items()}
+        return sorted(found.stuck), {
+            tuple(sorted(group)): proven for group, proven in found.deadlocks.items()
+        }
 
     def test_two_locks(self):
         lasts = [Last("wait", 1), Last("wait", 0)]
-        assert self.deadlocks([Resource(RLOCK, (0,)), Resource(RLOCK, (1,))], lasts) == ([0, 1], {(0, 1): True})
-        assert self.deadlocks([Resource(LOCK, (0,)), Resource(CONDITION, (1,))], lasts) == ([0, 1], {(0, 1): False})
+        assert self.deadlocks([Resource(RLOCK, (0,)), Resource(RLOCK, (1,))], lasts) == (
+            [0, 1],
+            {(0, 1): True},
+        )
+        assert self.deadlocks([Resource(LOCK, (0,)), Resource(CONDITION, (1,))], lasts) == (
+            [0, 1],
+            {(0, 1): False},
+        )
 
     def test_deadline(self):
         lasts = [Last("wait", 1), Last("timed", 0)]
@@ -80,7 +112,10 @@ class TestTruth:
 
     def test_victim(self):
         lasts = [Last("wait", 1), Last("wait", 0), Last("wait", 0), Last("join", 2)]
-        assert self.deadlocks([Resource(RLOCK, (0,)), Resource(RLOCK, (1,))], lasts) == ([0, 1, 2, 3], {(0, 1): True})
+        assert self.deadlocks([Resource(RLOCK, (0,)), Resource(RLOCK, (1,))], lasts) == (
+            [0, 1, 2, 3],
+            {(0, 1): True},
+        )
 
     def test_one_of_two_holders_is_enough(self):
         resources = [Resource(SEMAPHORE, (0, 2)), Resource(RLOCK, (1,))]

@@ -116,7 +116,9 @@ class TestLocks:
             assert program.err.text == report["text"] + "\n"
 
     @pytest.mark.parametrize("make", ["threading.RLock()", "threading.Lock()", "threading.Semaphore()"])
-    @pytest.mark.parametrize("order", ["'one', 'two', 'three'", "'three', 'one', 'two'", "'three', 'two', 'one'"])
+    @pytest.mark.parametrize(
+        "order", ["'one', 'two', 'three'", "'three', 'one', 'two'", "'three', 'two', 'one'"]
+    )
     def test_three(self, app, make, order):
         with app(THREE.format(make=make, order=order)) as program:
             program.check_in_time()
@@ -124,7 +126,9 @@ class TestLocks:
             ring = {"one": ("a", "b"), "two": ("b", "c"), "three": ("c", "a")}
             for name, (has, wants) in ring.items():
                 holds = {program.name(f"makes {has}"): f"{name} takes"}
-                check_party(program, report["parties"][name], program.name(f"makes {wants}"), f"{name} waits", holds)
+                check_party(
+                    program, report["parties"][name], program.name(f"makes {wants}"), f"{name} waits", holds
+                )
 
     def test_advice_is_an_order_of_the_locks(self, app):
         source = TWO.format(make="threading.RLock()", stays=0)
@@ -159,9 +163,15 @@ tell()
         with app(source) as program:
             program.check_in_time()
             report = the_report(program.told(), ["one", "two"], True)
-            more = {"a": "one takes a and a permit", "permits": "one takes a and a permit", "c": "one takes c"}
+            more = {
+                "a": "one takes a and a permit",
+                "permits": "one takes a and a permit",
+                "c": "one takes c",
+            }
             check_party(program, report["parties"]["one"], "b", "one waits", more)
-            check_party(program, report["parties"]["two"], "a", "two waits", {"b": "two takes", "d": "two takes"})
+            check_party(
+                program, report["parties"]["two"], "a", "two waits", {"b": "two takes", "d": "two takes"}
+            )
 
     def test_lock_that_a_condition_takes_back(self, app):
         """The first one has been notified, and wants the condition's lock again."""
@@ -478,7 +488,11 @@ class TestRaise:
     def test_three(self, app):
         source = THREE.format(make="threading.RLock()", order="'one', 'two', 'three'")
         source = re.sub(r"( *)(\w)\.acquire\(\)  # (\w+) waits", r"\1with \2: pass  # \3 waits", source)
-        source = re.sub(r"( *)(\w)\.acquire\(\)  # (\w+) takes\n.*\n *(.*)", r"\1with \2:  # \3 takes\n        ready()\n        \4", source)
+        source = re.sub(
+            r"( *)(\w)\.acquire\(\)  # (\w+) takes\n.*\n *(.*)",
+            r"\1with \2:  # \3 takes\n        ready()\n        \4",
+            source,
+        )
         source = source.replace("tell()", "tell(ended=('one', 'two', 'three'), stays=1.2)")
         with app(source, {"on_deadlock": "raise"}) as program:
             program.check_in_time()
@@ -697,7 +711,9 @@ class TestWhereReportsGo:
     def test_file_that_is_closed(self, app, file):
         """The report stays in `reports()`, and nothing else happens."""
         source = TWO.format(make="threading.RLock()", stays=0.3)
-        source = source.replace("enable()", f"sys.stderr.close()\nfile = {file}\nif file: file.close()\nenable(report=file)")
+        source = source.replace(
+            "enable()", f"sys.stderr.close()\nfile = {file}\nif file: file.close()\nenable(report=file)"
+        )
         with app(source) as program:
             the_report(program.told(), ["one", "two"], True)
             program.end()
@@ -763,7 +779,9 @@ tell(file="".join(file.text), found=ask, blocked=[is_blocked(name, "RLock.acquir
 class TestOnce:
     def test_each_deadlock(self, app):
         """Both parties look, several times each; `find()` looks as well."""
-        with app(TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask, ")) as program:
+        with app(
+            TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask, ")
+        ) as program:
             told = program.told()
             report = the_report(told, ["one", "two"], True)
             assert [sorted(found["parties"]) for found in told["found"]] == [sorted(report["parties"])]
@@ -870,12 +888,53 @@ tell(2, stays=1)
 """
         with app(source) as program:
             told = program.told()
-            assert sorted(sorted(report["parties"]) for report in told["reports"]) == [["four", "three"], ["one", "two"]]
+            assert sorted(sorted(report["parties"]) for report in told["reports"]) == [
+                ["four", "three"],
+                ["one", "two"],
+            ]
+            program.end()
+
+    @pytest.mark.parametrize("last", ["outsider", "one", "two"])
+    def test_closed_by_one_who_is_none(self, app, last):
+        """Two hold a permit. One of them waits for a stall of its own: its wait closes the others' cycle from outside."""
+        source = """
+enable()
+permits = threading.Semaphore(2, name="permits")
+a = threading.RLock(name="a")
+never = threading.Lock(name="never")
+def one():
+    with a:
+        ready()
+        permits.acquire()
+def two():
+    with permits:
+        ready()
+        with a: pass
+def outsider():
+    with permits:
+        ready()
+        own.join()
+def alone():
+    never.acquire()
+    never.acquire()
+own = threading.Thread(target=alone, daemon=True)
+own.start()
+party(two)
+party(outsider)
+party(one)
+close(*sorted(["one", "two", "outsider"], key="LAST".__eq__))
+tell(stays=0.5)
+"""
+        with app(source.replace("LAST", last)) as program:
+            program.check_in_time()
+            the_report(program.told(), ["one", "two"], False)
             program.end()
 
     def test_names_of_all_the_world(self, app):
         source = TWO.format(make="threading.RLock()", stays=0)
-        source = source.replace('party(one)', 'party(one, name="主线程")').replace('close("one"', 'close("主线程"')
+        source = source.replace("party(one)", 'party(one, name="主线程")').replace(
+            'close("one"', 'close("主线程"'
+        )
         with app(source) as program:
             the_report(program.told(), ["主线程", "two"], True)
             program.end()
@@ -911,7 +970,9 @@ tell()
 class TestOtherThreads:
     def test_started_by_other_means(self, app):
         """Threads of `_thread` have a name if the program has asked for one."""
-        source = TWO.format(make="threading.RLock()", stays=0).replace("party(one)", "party(one, thread=None)")
+        source = TWO.format(make="threading.RLock()", stays=0).replace(
+            "party(one)", "party(one, thread=None)"
+        )
         with app(source.replace("party(two)", "party(two, thread=None)")) as program:
             program.check_in_time()
             the_report(program.told(), ["one", "two"], True)
@@ -940,7 +1001,9 @@ tell(idents=idents)
             program.end()
 
     def test_of_the_standard_library(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0).replace("party(one)", "party(one, thread=std.Thread)")
+        source = TWO.format(make="threading.RLock()", stays=0).replace(
+            "party(one)", "party(one, thread=std.Thread)"
+        )
         with app(source) as program:
             program.check_in_time()
             the_report(program.told(), ["one", "two"], True)
@@ -1082,7 +1145,9 @@ tell()
 """
         with app(source) as program:
             report = the_report(program.told(), ["one", "two"], False)
-            [closed] = [float(line.split()[1]) for _, line in program.out.lines if line.startswith("closing")][1:]
+            [closed] = [
+                float(line.split()[1]) for _, line in program.out.lines if line.startswith("closing")
+            ][1:]
             assert report and program.wait_for("^raddle: ", err=True)[0] - closed < 1
 
 

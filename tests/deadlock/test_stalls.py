@@ -3,9 +3,11 @@
 import pathlib
 import re
 import signal
+import time
 
 import pytest
 from hangs import WATCHED, reports_in
+
 from tools import wait_until
 
 RUN = ("-m", "raddle", "run")
@@ -164,7 +166,14 @@ event.wait()
             "std.Thread(target=last).start(); std.Thread(target=opener).start()",
             "import _thread; _thread.start_new_thread(last, ()); _thread.start_new_thread(opener, ())",
         ],
-        ids=["thread", "daemon", "timer", "timer cancelled", "thread of the standard library", "by other means"],
+        ids=[
+            "thread",
+            "daemon",
+            "timer",
+            "timer cancelled",
+            "thread of the standard library",
+            "by other means",
+        ],
     )
     def test_last_one(self, app, start):
         with app(self.SOURCE.replace("START", start)) as program:
@@ -391,6 +400,29 @@ def test_no_stall(app, live):
     with app(source, {"on_stall": "exit"}) as program:
         program.wait_for("^ready")
         program.check_lives_in_silence()
+
+
+@pytest.mark.parametrize(
+    "live",
+    ["import signal; signal.signal(signal.SIGUSR1, print)", "std.Thread(target=time.sleep, args=(60,)).start()"],
+    ids=["handler", "outside"],
+)
+@pytest.mark.parametrize("kind", WAITS)
+def test_idle_waits_do_not_poll(app, kind, live):
+    """Whatever a waiter looks for, it is found or not within a second; from then on it sleeps."""
+    wait = WAITS[kind].replace("closing()", "say('ready')")
+    with app(f"enable()\n{live}\n{wait}\n") as program:
+        program.wait_for("^ready")
+        status = pathlib.Path(f"/proc/{program.process.pid}/task/{program.process.pid}/status")
+
+        def awoken():
+            return int(re.search(r"^voluntary_ctxt_switches:\t(\d+)", status.read_text(), re.M)[1])
+
+        time.sleep(1.5)
+        before = awoken()
+        time.sleep(1)
+        assert awoken() - before <= 1
+        assert program.err.text == ""
 
 
 def test_no_stall_while_main_reads(app):

@@ -1,5 +1,7 @@
 """What Lock and RLock have in common; test_lock.py and test_rlock.py run these cases for their type."""
 
+# ruff: noqa: B023 - the functions made in a loop run within their lap.
+
 import _thread
 import contextlib
 import copy

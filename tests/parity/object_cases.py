@@ -1,4 +1,4 @@
-"""What every class of `threading` and `queue` that CPython writes in Python allows: attributes, subclasses, patching."""
+"""What every class that CPython writes in Python allows: attributes, subclasses, patching."""
 
 import copy
 import gc

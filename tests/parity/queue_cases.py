@@ -1,5 +1,7 @@
 """What Queue, LifoQueue and PriorityQueue have in common, and what shutdown() does to each."""
 
+# ruff: noqa: B023 - the functions made in a loop run within their lap.
+
 import copy
 import gc
 import sys
@@ -209,9 +211,9 @@ class QueueCases(ObjectCases):
     @pytest.mark.parametrize("timeout", [-1, -0.5, -1e100, -INF], ids=repr)
     def test_negative_timeout(self, cls, timeout):
         queue = cls(1)
-        with pytest.raises(ValueError, match="^'timeout' must be a non-negative number$"):
+        with pytest.raises(ValueError, match=r"^'timeout' must be a non-negative number$"):
             queue.put(1, timeout=timeout)
-        with pytest.raises(ValueError, match="^'timeout' must be a non-negative number$"):
+        with pytest.raises(ValueError, match=r"^'timeout' must be a non-negative number$"):
             queue.get(timeout=timeout)
         assert queue.empty()
 
@@ -389,9 +391,10 @@ class QueueCases(ObjectCases):
     def test_mutex_keeps_others_out(self, cls):
         queue = cls(5)
         queue.put(0)
-        with queue.mutex, Crew(
-            lambda: (queue.get(), queue.put(1), queue.qsize(), queue.empty(), queue.full())
-        ) as crew:
+        with (
+            queue.mutex,
+            Crew(lambda: (queue.get(), queue.put(1), queue.qsize(), queue.empty(), queue.full())) as crew,
+        ):
             crew.wait_until_blocked()
             assert crew.results == []
             assert list(queue.queue) == [0]

@@ -1,4 +1,4 @@
-"""What raddle's locks tell beyond the standard library's: name, owner, waiters, longest wait; and mixing the two."""
+"""What raddle's locks tell beyond the standard library's: name, owner, waiters, longest wait; both mixed."""
 
 import inspect
 import pathlib
@@ -42,15 +42,13 @@ class TestNames:
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_creation_site(self, raddle, kind):
         make = getattr(raddle.threading, kind)
-        thing = make(*CONSTRUCTORS[kind])
-        expected = f"{HERE}:{line()}"
+        thing, expected = make(*CONSTRUCTORS[kind]), f"{HERE}:{line()}"
         assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
     def test_none_means_not_given(self, raddle, kind):
         make = getattr(raddle.threading, kind)
-        thing = make(*CONSTRUCTORS[kind], name=None)
-        expected = f"{HERE}:{line()}"
+        thing, expected = make(*CONSTRUCTORS[kind], name=None), f"{HERE}:{line()}"
         assert is_site(thing.name, expected)
 
     @pytest.mark.parametrize("kind", CONSTRUCTORS)
@@ -59,8 +57,7 @@ class TestNames:
             getattr(raddle.threading, kind)(*CONSTRUCTORS[kind], name=5)
 
     def test_site_is_that_of_the_caller_not_of_the_library(self, raddle):
-        condition = raddle.threading.Condition()
-        expected = f"{HERE}:{line()}"
+        condition, expected = raddle.threading.Condition(), f"{HERE}:{line()}"
         assert f"'{expected}" in repr(condition)
 
     @pytest.mark.parametrize("kind", ["Lock", "RLock"])
@@ -70,8 +67,7 @@ class TestNames:
             rf"^<unlocked raddle\.threading\.{kind} object 'accounts' .*at 0x[0-9a-f]+>$",
             repr(make(name="accounts")),
         )
-        lock = make()
-        expected = f"{HERE}:{line()}"
+        lock, expected = make(), f"{HERE}:{line()}"
         assert_matches(
             rf"^<unlocked raddle\.threading\.{kind} object '{re.escape(expected)}(#\d+)?'", repr(lock)
         )

@@ -1,5 +1,7 @@
 """threading.Condition on both implementations."""
 
+# ruff: noqa: B023 - the functions made in a loop run within their lap.
+
 import copy
 import threading
 
@@ -93,18 +95,18 @@ class TestCondition(ObjectCases):
 
     def test_wait_without_the_lock(self, impl, cls, cond):
         for each in (cond, cls(impl.threading.Lock())):
-            with pytest.raises(RuntimeError, match="^cannot wait on un-acquired lock$"):
+            with pytest.raises(RuntimeError, match=r"^cannot wait on un-acquired lock$"):
                 each.wait()
-            with pytest.raises(RuntimeError, match="^cannot wait on un-acquired lock$"):
+            with pytest.raises(RuntimeError, match=r"^cannot wait on un-acquired lock$"):
                 each.wait(timeout=0)
-            with pytest.raises(RuntimeError, match="^cannot wait on un-acquired lock$"):
+            with pytest.raises(RuntimeError, match=r"^cannot wait on un-acquired lock$"):
                 each.wait_for(lambda: False)
             assert each.wait_for(lambda: True) is True
 
     def test_notify_without_the_lock(self, impl, cls, cond):
         for each in (cond, cls(impl.threading.Lock())):
             for call in (each.notify, each.notify_all, lambda: each.notify(2)):
-                with pytest.raises(RuntimeError, match="^cannot notify on un-acquired lock$"):
+                with pytest.raises(RuntimeError, match=r"^cannot notify on un-acquired lock$"):
                     call()
 
     def test_lock_of_another_thread_does_not_count(self, cond):

@@ -114,9 +114,9 @@ class TestEvent(ObjectCases):
             assert event.isSet() is True
 
     def test_repr(self, event):
-        assert_matches(r"<\w+\.Event at 0x[0-9a-f]+: unset>", repr(event))
+        assert_matches(r"^<(raddle\.)?threading\.Event at 0x[0-9a-f]+: unset>", repr(event))
         event.set()
-        assert_matches(r"<\w+\.Event at 0x[0-9a-f]+: set>", repr(event))
+        assert_matches(r"^<(raddle\.)?threading\.Event at 0x[0-9a-f]+: set>", repr(event))
 
     def test_is_no_context_manager(self, event):
         with pytest.raises((TypeError, AttributeError)), event:

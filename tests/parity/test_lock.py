@@ -67,9 +67,9 @@ class TestLock(LockCases):
         for _ in range(rounds):
             lock.acquire()
             lock.release()
-        with pytest.raises(RuntimeError, match="^release unlocked lock$"):
+        with pytest.raises(RuntimeError, match=r"^release unlocked lock$"):
             lock.release()
-        with pytest.raises(RuntimeError, match="^release unlocked lock$"):
+        with pytest.raises(RuntimeError, match=r"^release unlocked lock$"):
             lock.__exit__(None, None, None)
         assert lock.acquire(False) is True
 

@@ -80,16 +80,16 @@ class TestRLock(LockCases):
             lock.acquire()
         for _ in range(rounds):
             lock.release()
-        with pytest.raises(RuntimeError, match="^cannot release un-acquired lock$"):
+        with pytest.raises(RuntimeError, match=r"^cannot release un-acquired lock$"):
             lock.release()
-        with pytest.raises(RuntimeError, match="^cannot release un-acquired lock$"):
+        with pytest.raises(RuntimeError, match=r"^cannot release un-acquired lock$"):
             lock.__exit__(None, None, None)
         assert lock.acquire(False) is True
 
     def test_only_the_owner_releases(self, lock):
-        with self.held_elsewhere(lock):
-            with pytest.raises(RuntimeError, match="^cannot release un-acquired lock$"):
-                lock.release()
+        refusal = pytest.raises(RuntimeError, match=r"^cannot release un-acquired lock$")
+        with self.held_elsewhere(lock), refusal:
+            lock.release()
         assert lock.acquire(False) is True
 
     def test_is_owned(self, lock):
@@ -147,7 +147,7 @@ class TestRLock(LockCases):
         lock.release()
 
     def test_release_save_of_a_free_lock(self, lock):
-        with pytest.raises(RuntimeError, match="^cannot release un-acquired lock$"):
+        with pytest.raises(RuntimeError, match=r"^cannot release un-acquired lock$"):
             lock._release_save()
         lock.acquire()
         lock.release()

@@ -110,8 +110,8 @@ class TestScheduler:
         assert (event.argument, event.kwargs) == ((1, 2), {"a": 3})
         assert len(event) == 6
         assert event[0] == 15
-        when, priority, sequence, action, argument, kwargs = event
-        assert (when, priority, action) == (15, 2, print)
+        when, priority, _, action, argument, kwargs = event
+        assert (when, priority, action, argument, kwargs) == (15, 2, print, (1, 2), {"a": 3})
 
     def test_defaults_of_an_event(self, scheduler):
         one, two = scheduler.enter(1, 1, print), scheduler.enter(1, 1, print)

@@ -97,7 +97,7 @@ class TestSimpleQueue:
 
     @pytest.mark.parametrize("timeout", [-1, -0.5, -(2**20)], ids=repr)
     def test_negative_timeout(self, queue, timeout):
-        with pytest.raises(ValueError, match="^'timeout' must be a non-negative number$"):
+        with pytest.raises(ValueError, match=r"^'timeout' must be a non-negative number$"):
             queue.get(timeout=timeout)
         queue.put(1)
         with pytest.raises(ValueError):

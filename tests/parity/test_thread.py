@@ -1,5 +1,7 @@
 """threading.Thread and the functions about threads, on both implementations."""
 
+# ruff: noqa: B023 - the functions made in a loop run within their lap.
+
 import _thread
 import asyncio
 import contextvars
@@ -173,21 +175,21 @@ class TestThread:
     def test_start_twice(self, cls):
         thread = cls()
         thread.start()
-        with pytest.raises(RuntimeError, match="^threads can only be started once$"):
+        with pytest.raises(RuntimeError, match=r"^threads can only be started once$"):
             thread.start()
         thread.join()
-        with pytest.raises(RuntimeError, match="^threads can only be started once$"):
+        with pytest.raises(RuntimeError, match=r"^threads can only be started once$"):
             thread.start()
 
     def test_join_before_start(self, cls):
         thread = cls()
-        with pytest.raises(RuntimeError, match="^cannot join thread before it is started$"):
+        with pytest.raises(RuntimeError, match=r"^cannot join thread before it is started$"):
             thread.join()
-        with pytest.raises(RuntimeError, match="^cannot join thread before it is started$"):
+        with pytest.raises(RuntimeError, match=r"^cannot join thread before it is started$"):
             thread.join(0.1)
 
     def test_join_of_itself(self, impl, cls):
-        with pytest.raises(RuntimeError, match="^cannot join current thread$"):
+        with pytest.raises(RuntimeError, match=r"^cannot join current thread$"):
             impl.threading.current_thread().join()
         errors = []
 
@@ -365,7 +367,7 @@ class TestThread:
         assert got == [(True, False)]
 
     def test_daemon_after_start(self, impl, cls, blocked):
-        with pytest.raises(RuntimeError, match="^cannot set daemon status of active thread$"):
+        with pytest.raises(RuntimeError, match=r"^cannot set daemon status of active thread$"):
             blocked.daemon = False
         with pytest.raises(RuntimeError):
             impl.threading.current_thread().daemon = True
@@ -991,7 +993,8 @@ other = threading.Thread(target=gate.wait, name="other")
 other.start()
 pid = os.fork()
 if pid == 0:
-    print(threading.active_count(), threading.current_thread().name, threading.main_thread().name, other.is_alive())
+    names = threading.current_thread().name, threading.main_thread().name
+    print(threading.active_count(), *names, other.is_alive())
     other.join()
     new = threading.Thread(target=lambda: print("new"))
     new.start()
@@ -1015,7 +1018,8 @@ def work():
     pid = os.fork()
     if pid == 0:
         me = threading.current_thread()
-        print(me.name, me is threading.main_thread(), me.ident == threading.get_ident(), threading.active_count())
+        print(me.name, me is threading.main_thread(), me.ident == threading.get_ident())
+        print(threading.active_count())
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 thread = threading.Thread(target=work, name="forker")
@@ -1023,7 +1027,7 @@ thread.start()
 thread.join()
 print(threading.main_thread().name)
 """,
-            out="forker True True 1\n0\nMainThread\n",
+            out="forker True True\n1\n0\nMainThread\n",
         )
 
 

@@ -88,7 +88,7 @@ class TestTimer:
             assert_matches(r"^<Timer\(pending, started daemon -?\d+\)>$", repr(timer))
             assert timer.join(0.01) is None
             assert timer.is_alive() is True
-            with pytest.raises(RuntimeError, match="^cannot set daemon status of active thread$"):
+            with pytest.raises(RuntimeError, match=r"^cannot set daemon status of active thread$"):
                 timer.daemon = False
         finally:
             timer.cancel()
@@ -100,15 +100,15 @@ class TestTimer:
     def test_start_twice(self, cls):
         timer = cls(LONG, print)
         timer.start()
-        with pytest.raises(RuntimeError, match="^threads can only be started once$"):
+        with pytest.raises(RuntimeError, match=r"^threads can only be started once$"):
             timer.start()
         timer.cancel()
         timer.join()
-        with pytest.raises(RuntimeError, match="^threads can only be started once$"):
+        with pytest.raises(RuntimeError, match=r"^threads can only be started once$"):
             timer.start()
 
     def test_join_before_start(self, cls):
-        with pytest.raises(RuntimeError, match="^cannot join thread before it is started$"):
+        with pytest.raises(RuntimeError, match=r"^cannot join thread before it is started$"):
             cls(1, print).join()
 
     # cancel

@@ -1,4 +1,4 @@
-"""Profiles of hypothesis: `ci` draws the same examples every time, `random` draws by RADDLE_SEED, `soak` many more."""
+"""Profiles of hypothesis: `ci` always draws the same examples, `random` by RADDLE_SEED, `soak` many more."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Semaphores, locks and events against sequential models; the locks with three threads that do as they are told."""
+"""Semaphores, locks and events against sequential models; the locks with three threads under command."""
 
 import queue
 import threading

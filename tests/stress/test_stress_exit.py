@@ -121,7 +121,8 @@ def test_random_exits(impl):
 
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_each_kind_once(raddle, daemon):
-    done = run_child("\n".join([raddle.prelude + SETUP, daemon, "time.sleep(0.01)", "print('main ends')"]))
+    program = [raddle.prelude + SETUP, daemon, "time.sleep(0.01)", "print('main ends')"]
+    done = run_child("\n".join(program))
     assert (done.returncode, done.stdout, done.stderr) == (0, "main ends\n", "")
 
 
@@ -136,7 +137,8 @@ class Last:
     def __del__(self):
         for call in self.calls:
             call()
-lock, event, semaphore, simple_queue = threading.Lock(), threading.Event(), threading.Semaphore(), queue.SimpleQueue()
+lock, event = threading.Lock(), threading.Event()
+semaphore, simple_queue = threading.Semaphore(), queue.SimpleQueue()
 last = Last(lock.acquire, lock.release, event.set, semaphore.release, lambda: simple_queue.put(1))
 last.me = last
 print('main ends')

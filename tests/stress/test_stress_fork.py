@@ -53,8 +53,8 @@ def wait_deserted():
     with deserted:
         deserted.wait()
 
-blocked = [never.wait, starved.get, starved_simple.get, lambda: full.put(1), empty_semaphore.acquire, unfinished.join,
-           lambda: mine.acquire(), lambda: mine_r.acquire(), wait_deserted]
+blocked = [never.wait, starved.get, starved_simple.get, lambda: full.put(1), empty_semaphore.acquire,
+           unfinished.join, lambda: mine.acquire(), lambda: mine_r.acquire(), wait_deserted]
 mine.acquire()
 mine_r.acquire()
 for target in [churn_locks, churn_queues, churn_waits, *blocked]:
@@ -228,9 +228,10 @@ def test_fork_from_a_thread(impl):
     """The forking thread is the child's main thread; all that it starts there works."""
     code = """
 import os, sys, traceback, warnings
+rounds = int(sys.argv[1])
 warnings.simplefilter("ignore")
 def work():
-    for _ in range(%d):
+    for _ in range(rounds):
         pid = os.fork()
         if pid == 0:
             try:
@@ -249,21 +250,22 @@ threading.Thread(target=gate.wait, daemon=True).start()
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
-""" % scaled(30)
-    check_child(impl.prelude + code, out="done\n", timeout=120)
+"""
+    check_child(impl.prelude + code, scaled(30), out="done\n", timeout=120)
 
 
 def test_child_that_exits_in_the_usual_way(impl):
     """sys.exit in the child: its own threads are waited for, those of the parent are not."""
     code = """
 import os, sys, time, warnings
+rounds = int(sys.argv[1])
 warnings.simplefilter("ignore")
 gate = threading.Event()
 for _ in range(3):
     threading.Thread(target=gate.wait).start()
 timer = threading.Timer(3600, print)
 timer.start()
-for number in range(%d):
+for number in range(rounds):
     pid = os.fork()
     if pid == 0:
         threading.Thread(target=time.sleep, args=(0.001,)).start()
@@ -272,8 +274,8 @@ for number in range(%d):
 gate.set()
 timer.cancel()
 print("done")
-""" % scaled(15)
-    check_child(impl.prelude + code, out="done\n", timeout=120)
+"""
+    check_child(impl.prelude + code, scaled(15), out="done\n", timeout=120)
 
 
 def test_grandchildren(impl):

@@ -1,4 +1,6 @@
-"""Locks, conditions, semaphores, events, barriers, threads, timers and the scheduler under random schedules."""
+"""Locks, conditions, semaphores, events, barriers, threads, timers, scheduler under random schedules."""
+
+# ruff: noqa: B023 - the functions made in a loop run within their lap.
 
 import sys
 import threading

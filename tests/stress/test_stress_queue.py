@@ -1,5 +1,6 @@
 """Every queue kind and bound under random producers and consumers: each item arrives exactly once."""
 
+import contextlib
 import threading
 import time
 
@@ -118,10 +119,8 @@ def test_timeouts_racing_with_puts(impl, kind, rng):
     def take(seed):
         mine = rng_for(f"{kind} taker {seed}")
         while not stop.is_set():
-            try:
+            with contextlib.suppress(impl.queue.Empty):
                 got.append(queue.get(timeout=mine.random() * 2 * pause))
-            except impl.queue.Empty:
-                pass
 
     crews = [Crew(take, args=(i,)) for i in range(3)]
     for crew in crews:
@@ -196,7 +195,7 @@ def test_join_and_task_done(impl, kind, rng):
 
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_shutdown_in_the_middle(raddle, kind, rng):
-    """What put acknowledged before the end is taken by somebody or still there; everybody is told of the end."""
+    """What put acknowledged before the end is taken by somebody or still there; all are told of the end."""
     for lap in range(scaled(25)):
         queue = make(raddle, kind, 3)
         accepted, got = [], []

@@ -1,7 +1,7 @@
 """Signal handlers, finalizers, weakref and gc callbacks that call release, set, notify and put at any point.
 
-The standard library promises this of SimpleQueue.put alone; raddle of all of it. Each program runs in a child, so that
-a deadlock fails one test.
+The standard library promises this of SimpleQueue.put alone; raddle of all of it. Each program runs in a
+child, so that a deadlock fails one test.
 """
 
 import pytest
@@ -291,9 +291,10 @@ def on_alarm(signum, frame):
 signal.signal(signal.SIGALRM, on_alarm)
 end = time.monotonic() + seconds
 calls = [lambda: fifo.put(1), lambda: fifo.get(timeout=0.001), lambda: bounded.put(1, timeout=0.001),
-         lambda: bounded.get(timeout=0.001), lambda: heap.put(1), lambda: heap.get(timeout=0.001), lambda: simple.put(1),
-         lambda: simple.get(timeout=0.001), event.set, event.clear, lambda: event.wait(0.001),
-         lambda: fifo.put_many([1, 2, 3]), lambda: fifo.get_many(2, timeout=0.001), semaphore.release,
+         lambda: bounded.get(timeout=0.001), lambda: heap.put(1), lambda: heap.get(timeout=0.001),
+         lambda: simple.put(1), lambda: simple.get(timeout=0.001), event.set, event.clear,
+         lambda: event.wait(0.001), lambda: fifo.put_many([1, 2, 3]),
+         lambda: fifo.get_many(2, timeout=0.001), semaphore.release,
          lambda: semaphore.acquire(timeout=0.001)]
 while time.monotonic() < end:
     try:

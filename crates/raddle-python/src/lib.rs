@@ -61,6 +61,8 @@ mod _raddle {
     /// sites can be read fast; whether they can.
     #[pyfunction]
     fn setup(py: Python<'_>, own: Vec<String>) -> bool {
+        // The importing thread has a record from now on: what it takes before it first waits counts as its own.
+        drop(raddle::trace::thread::Thread::current());
         site::set_own(own);
         site::check(py)
     }

@@ -9,7 +9,7 @@ use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
-use raddle::park::{Deadline, Parking, Stop};
+use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::{RawLock, RawRLock};
 use raddle::trace::{Kind, Resource, SITES, mode};
@@ -83,12 +83,12 @@ raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", |lock| Some(lock.
 #[inline]
 pub(crate) fn taken<C: Raw>(this: This<'_, C>) {
     if mode() != 0 {
-        note_taken(this);
+        note_taken(this, true);
     }
 }
 
 #[inline(always)]
-fn note_taken<C: Raw>(this: This<'_, C>) {
+fn note_taken<C: Raw>(this: This<'_, C>, waited: bool) {
     if this.depth().is_some_and(|depth| depth > 1) {
         return;
     }
@@ -96,7 +96,7 @@ fn note_taken<C: Raw>(this: This<'_, C>) {
     let site = if mode & SITES != 0 { site::here() } else { None };
     this.set_taken_at(site);
     if mode & !SITES != 0 {
-        observe::acquired(C::KIND, this.address(), site);
+        observe::acquired(C::KIND, this.address(), site, waited);
     }
 }
 
@@ -111,7 +111,9 @@ pub(crate) fn given_back<C: Raw>(this: This<'_, C>) {
 pub(crate) fn acquire<C: Raw>(py: Python<'_>, this: This<'_, C>, patience: Patience) -> PyResult<bool> {
     let me = thread_token();
     if this.try_take(me) {
-        taken(this);
+        if mode() != 0 {
+            note_taken(this, patience != Patience::None);
+        }
         return Ok(true);
     }
     match patience {
@@ -139,6 +141,7 @@ fn acquire_slow<C: Raw>(
     host: PyHost,
 ) -> PyResult<bool> {
     let core: &C = &this;
+    let since = now();
     let result = host.detached(|| {
         let mut parking = Parking::new(C::KIND, core, this.address(), deadline, &host);
         core.take(me, &mut parking)
@@ -149,7 +152,7 @@ fn acquire_slow<C: Raw>(
             Ok(true)
         }
         Err(Stop::TimedOut) => {
-            observe::timed_out(py, C::KIND, this.bound(py), core.owner(), core.taken_at(), deadline);
+            observe::timed_out(py, C::KIND, this.bound(py), core.owner(), core.taken_at(), since);
             Ok(false)
         }
         Err(Stop::Interrupted) => Err(crate::error::fetch(py)),

@@ -10,7 +10,7 @@ use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
-use raddle::park::{Deadline, Look, Stop, now};
+use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
 use raddle::trace::thread::{Thread, Waiting, all};
 use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
@@ -334,14 +334,14 @@ pub(crate) fn thread_name(py: Python<'_>, ident: usize) -> Bound<'_, PyAny> {
 
 /// The calling thread has taken a lock, and some kind of recording is on.
 #[cold]
-pub(crate) fn acquired(kind: Kind, address: usize, site: Option<Site>) {
+pub(crate) fn acquired(kind: Kind, address: usize, site: Option<Site>, waited: bool) {
     if let Some(hook) = hook() {
         hook.acquired(kind, address);
     }
     if mode() & ORDER == 0 {
         return;
     }
-    let Some(found) = detect::acquired(address, site) else { return };
+    let Some(found) = detect::acquired(address, site, waited) else { return };
     // SAFETY: called by methods of the types, attached.
     let py = unsafe { Python::assume_attached() };
     let told = || -> PyResult<()> {
@@ -386,15 +386,15 @@ pub(crate) fn timed_out(
     object: Bound<'_, PyAny>,
     holder: usize,
     site: Option<Site>,
-    deadline: Deadline,
+    since: u64,
 ) {
     if mode() & TIMEOUTS == 0 {
         return;
     }
     let tell = || -> PyResult<()> {
         let Some(report) = reporter(py, |reporters| &reporters.timed_out) else { return Ok(()) };
-        let late = now().saturating_sub(deadline.nanoseconds()) as f64 / 1e9;
-        let args = (kind_name(kind), object, holder, place(py, site)?, late).into_bound_py_any(py)?;
+        let waited = now().saturating_sub(since) as f64 / 1e9;
+        let args = (kind_name(kind), object, holder, place(py, site)?, waited).into_bound_py_any(py)?;
         gil::call_tuple(&report, &args, None)?;
         Ok(())
     };

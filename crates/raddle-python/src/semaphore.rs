@@ -10,7 +10,7 @@ use crate::{observe, site};
 use pyo3::exceptions::PyValueError;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
-use raddle::park::{Deadline, Parking, Stop};
+use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::Semaphore;
 use raddle::trace::{Kind, SITES, mode};
@@ -43,7 +43,7 @@ fn taken(this: Me<'_>, me: usize) {
     let site = if mode & SITES != 0 { site::here() } else { None };
     this.semaphore.note_acquired(me, site);
     if mode & !SITES != 0 {
-        observe::acquired(Kind::Semaphore, this.address(), site);
+        observe::acquired(Kind::Semaphore, this.address(), site, true);
     }
 }
 
@@ -71,6 +71,7 @@ fn acquire(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
 fn acquire_slow(py: Python<'_>, this: Me<'_>, me: usize, deadline: Deadline) -> PyResult<bool> {
     args::check(deadline)?;
     let semaphore = &this.semaphore;
+    let since = now();
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(Kind::Semaphore, semaphore, this.address(), deadline, &host);
@@ -84,7 +85,7 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, me: usize, deadline: Deadline) -> 
         Err(Stop::TimedOut) => {
             let holder = semaphore.holders().first().copied();
             let (token, site) = holder.map_or((0, None), |holder| (holder.token, holder.site));
-            observe::timed_out(py, Kind::Semaphore, this.bound(py), token, site, deadline);
+            observe::timed_out(py, Kind::Semaphore, this.bound(py), token, site, since);
             Ok(false)
         }
         Err(Stop::Interrupted) => Err(fetch(py)),

@@ -138,7 +138,7 @@ fn closure(thread: &Arc<Thread>) -> Option<Vec<Node>> {
         let mut next = Vec::new();
         for waker in &stuck.wakers {
             // A thread without a record runs, as far as anybody knows.
-            let other = by_token(waker.token)?;
+            let other = by_token(waker.token, waker.epoch)?;
             let fresh = places.len();
             let place = *places.entry(other.id()).or_insert(fresh);
             if place == fresh {

@@ -7,6 +7,7 @@
 use crate::trace::Site;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Two locks that have been taken in both orders.
@@ -26,51 +27,72 @@ type Edges = HashMap<usize, HashMap<usize, (Option<Site>, Option<Site>)>>;
 struct Graph {
     edges: Edges,
     told: HashSet<(usize, usize)>,
+    /// Locks released by a thread that had not taken them, and when: their takers hold them no longer.
+    strays: HashMap<usize, u64>,
+}
+
+/// Orders acquires and stray releases.
+static CLOCK: AtomicU64 = AtomicU64::new(1);
+
+#[derive(Clone, Copy)]
+struct Held {
+    lock: usize,
+    site: Option<Site>,
+    at: u64,
 }
 
 static GRAPH: Mutex<Option<Graph>> = Mutex::new(None);
 
 thread_local! {
     /// What this thread holds, in the order of taking.
-    static HELD: RefCell<Vec<(usize, Option<Site>)>> = const { RefCell::new(Vec::new()) };
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The calling thread has taken the lock with this address; tells an inversion the first time.
-pub fn acquired(lock: usize, site: Option<Site>) -> Option<Inversion> {
+///
+/// `waited`: whether it would have waited for it. A lock that was only tried is held like any other, but
+/// trying cannot block.
+pub fn acquired(lock: usize, site: Option<Site>, waited: bool) -> Option<Inversion> {
+    let taken = Held { lock, site, at: CLOCK.fetch_add(1, Ordering::Relaxed) };
+    let mut graph = GRAPH.lock().unwrap_or_else(PoisonError::into_inner);
+    let graph = graph.get_or_insert_with(Graph::default);
     let held = HELD.try_with(|held| {
         let mut held = held.borrow_mut();
+        held.retain(|held| graph.strays.get(&held.lock).is_none_or(|stray| *stray < held.at));
         let before = held.clone();
-        held.push((lock, site));
+        held.push(taken);
         before
     });
     let held = held.ok()?;
-    if held.is_empty() || held.iter().any(|(other, _)| *other == lock) {
+    if !waited || held.iter().any(|other| other.lock == lock) {
         return None;
     }
-    let mut graph = GRAPH.lock().unwrap_or_else(PoisonError::into_inner);
-    let graph = graph.get_or_insert_with(Graph::default);
     let mut found = None;
-    for (other, other_site) in held {
-        graph.edges.entry(other).or_default().entry(lock).or_insert((other_site, site));
-        if found.is_none() && !graph.told.contains(&(other, lock)) {
-            if let Some(earlier) = path(&graph.edges, lock, other) {
-                graph.told.insert((other, lock));
-                graph.told.insert((lock, other));
-                found = Some(Inversion { held: (other, other_site), taken: (lock, site), earlier });
+    for other in held {
+        graph.edges.entry(other.lock).or_default().entry(lock).or_insert((other.site, site));
+        if found.is_none() && !graph.told.contains(&(other.lock, lock)) {
+            if let Some(earlier) = path(&graph.edges, lock, other.lock) {
+                graph.told.insert((other.lock, lock));
+                graph.told.insert((lock, other.lock));
+                found = Some(Inversion { held: (other.lock, other.site), taken: (lock, site), earlier });
             }
         }
     }
     found
 }
 
-/// The calling thread has let go of the lock.
+/// The calling thread has let go of the lock, whoever took it.
 pub fn released(lock: usize) {
-    let _ = HELD.try_with(|held| {
+    let own = HELD.try_with(|held| {
         let mut held = held.borrow_mut();
-        if let Some(at) = held.iter().rposition(|(other, _)| *other == lock) {
-            held.remove(at);
-        }
+        let at = held.iter().rposition(|other| other.lock == lock);
+        at.map(|at| held.remove(at)).is_some()
     });
+    if own == Ok(false) {
+        let mut graph = GRAPH.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = CLOCK.fetch_add(1, Ordering::Relaxed);
+        graph.get_or_insert_with(Graph::default).strays.insert(lock, at);
+    }
 }
 
 /// The lock is gone: its address may come back as another one.
@@ -78,6 +100,7 @@ pub fn forget(lock: usize) {
     let mut graph = GRAPH.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(graph) = graph.as_mut() {
         graph.edges.remove(&lock);
+        graph.strays.remove(&lock);
         for targets in graph.edges.values_mut() {
             targets.remove(&lock);
         }
@@ -109,7 +132,7 @@ mod tests {
     #[test]
     fn an_inversion_is_told_once() {
         let take = |locks: &[usize]| {
-            let told: Vec<_> = locks.iter().filter_map(|lock| acquired(*lock, None)).collect();
+            let told: Vec<_> = locks.iter().filter_map(|lock| acquired(*lock, None, true)).collect();
             locks.iter().for_each(|lock| released(*lock));
             told.len()
         };

@@ -1,7 +1,7 @@
 //! Who has used one side of a queue: a few thread tokens, kept without a lock.
 
-use crate::primitive::{AtomicBool, AtomicUsize, Ordering};
-use crate::trace::{Claim, Waker};
+use crate::primitive::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::trace::{Claim, Waker, epoch};
 
 /// With more users than this, nothing is claimed about them.
 const MOST: usize = 8;
@@ -10,6 +10,8 @@ const MOST: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Users {
     tokens: [AtomicUsize; MOST],
+    /// The epochs in which they came.
+    epochs: [AtomicU32; MOST],
     too_many: AtomicBool,
 }
 
@@ -21,6 +23,10 @@ impl Users {
                 tokens: [const { AtomicUsize::new(0) }; MOST],
                 #[cfg(raddle_loom)]
                 tokens: Default::default(),
+                #[cfg(not(raddle_loom))]
+                epochs: [const { AtomicU32::new(0) }; MOST],
+                #[cfg(raddle_loom)]
+                epochs: Default::default(),
                 too_many: AtomicBool::new(false),
             }
         }
@@ -40,14 +46,14 @@ impl Users {
     }
 
     fn note_slow(&self, me: usize) {
-        for slot in &self.tokens {
+        for (slot, came) in self.tokens.iter().zip(&self.epochs) {
             let mut token = slot.load(Ordering::Relaxed);
             if token == 0 {
                 // A user has a record from now on: one whose record is gone is dead, not unknown.
                 #[cfg(not(raddle_loom))]
                 drop(crate::trace::thread::Thread::current());
                 match slot.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => return,
+                    Ok(_) => return came.store(epoch(), Ordering::Relaxed),
                     Err(other) => token = other,
                 }
             }
@@ -64,14 +70,16 @@ impl Users {
             return Claim::Unknown;
         }
         let before = out.len();
-        for slot in &self.tokens {
-            let token = slot.load(Ordering::Relaxed);
-            #[cfg(not(raddle_loom))]
-            if token != 0 && crate::trace::thread::by_token(token).is_some() {
-                out.push(Waker { token, site: None });
+        #[cfg(not(raddle_loom))]
+        for (slot, came) in self.tokens.iter().zip(&self.epochs) {
+            use crate::trace::thread::by_token;
+            let (token, epoch) = (slot.load(Ordering::Relaxed), came.load(Ordering::Relaxed));
+            if token != 0 && by_token(token, epoch).is_some() {
+                out.push(Waker { token, site: None, epoch });
+            } else if token != 0 && by_token(token, u32::MAX).is_some() {
+                // A later thread has the token of one that is gone; whether it uses the queue is not known.
+                return Claim::Unknown;
             }
-            #[cfg(raddle_loom)]
-            let _ = token;
         }
         if out.len() == before { Claim::Unknown } else { Claim::Likely }
     }

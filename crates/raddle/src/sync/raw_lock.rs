@@ -16,7 +16,7 @@
 use super::record_longest;
 use crate::park::{Parking, Stop, wake};
 use crate::primitive::{AtomicBool, AtomicU32, AtomicUsize, Futex, Ordering, const_unless_loom};
-use crate::trace::{Claim, Kind, Resource, Site, Waker};
+use crate::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::fmt;
 
 const FREE: u32 = 0;
@@ -30,6 +30,8 @@ pub struct RawLock {
     /// Where the owner took it, if that is kept.
     taken_at: AtomicU32,
     owner: AtomicUsize,
+    /// The epoch in which the owner took it.
+    epoch: AtomicU32,
     longest: AtomicU32,
     /// A thread that did not hold it has released it.
     is_signal: AtomicBool,
@@ -55,6 +57,7 @@ impl RawLock {
                 state: Futex::new(FREE),
                 taken_at: AtomicU32::new(0),
                 owner: AtomicUsize::new(0),
+                epoch: AtomicU32::new(0),
                 longest: AtomicU32::new(0),
                 is_signal: AtomicBool::new(false),
             }
@@ -67,7 +70,7 @@ impl RawLock {
         if self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
-        self.owner.store(me, Ordering::Relaxed);
+        self.owned_by(me);
         true
     }
 
@@ -86,7 +89,7 @@ impl RawLock {
         loop {
             // From here on this thread may sleep, so the lock is taken as 2, never as 1.
             if self.state.swap(WAITED_FOR, Ordering::Acquire) == FREE {
-                self.owner.store(me, Ordering::Relaxed);
+                self.owned_by(me);
                 return Ok(());
             }
             if let Err(stop) = parking.block(&self.state, WAITED_FOR) {
@@ -94,6 +97,12 @@ impl RawLock {
                 return Err(stop);
             }
         }
+    }
+
+    #[inline]
+    fn owned_by(&self, me: usize) {
+        self.owner.store(me, Ordering::Relaxed);
+        self.epoch.store(epoch(), Ordering::Relaxed);
     }
 
     /// This thread leaves without the lock, and may have used up the one wake-up of a release.
@@ -170,7 +179,7 @@ impl RawLock {
         if token == 0 || self.is_signal.load(Ordering::Relaxed) {
             return Claim::Unknown;
         }
-        out.push(Waker { token, site: self.taken_at() });
+        out.push(Waker { token, site: self.taken_at(), epoch: self.epoch.load(Ordering::Relaxed) });
         claim
     }
 }

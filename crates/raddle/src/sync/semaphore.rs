@@ -7,7 +7,7 @@
 use super::record_longest;
 use crate::park::{Parking, Signal, Stop};
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU32, Ordering, Spin, const_unless_loom};
-use crate::trace::{Claim, Kind, Resource, Site, Waker};
+use crate::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 
 /// With more holders than this, the list is given up.
 const MOST_HOLDERS: usize = 64;
@@ -121,7 +121,7 @@ impl Semaphore {
         }
         let mut holders = self.holders.lock();
         if holders.len() < MOST_HOLDERS {
-            holders.push(Waker { token, site });
+            holders.push(Waker { token, site, epoch: epoch() });
         } else {
             self.is_signal.store(true, Ordering::Relaxed);
         }

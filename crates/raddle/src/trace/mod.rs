@@ -10,7 +10,7 @@ pub mod thread;
 
 pub use site::Site;
 
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 
 /// Bit of [`mode`]: locks remember where they were taken.
 pub const SITES: u8 = 1;
@@ -85,6 +85,22 @@ pub struct Waker {
     pub token: usize,
     /// Where it took the object, if that is kept.
     pub site: Option<Site>,
+    /// The [`epoch`] in which it did: a later thread may have the same token.
+    pub epoch: u32,
+}
+
+static EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// How many threads have ended so far. What a token took in one epoch is not a thread's that came after it.
+#[inline]
+pub fn epoch() -> u32 {
+    EPOCH.load(Ordering::Relaxed)
+}
+
+/// A thread has ended; the epoch from which on its token may be another's.
+#[cfg(not(raddle_loom))]
+fn next_epoch() -> u32 {
+    EPOCH.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 /// Something that can be waited for.

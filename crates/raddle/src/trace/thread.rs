@@ -9,6 +9,7 @@ use crate::park::{Parking, Stop};
 use crate::primitive::{Futex, Spin, thread_token};
 use crate::sync::Event;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -31,6 +32,8 @@ pub enum Life {
 pub struct Thread {
     id: u64,
     token: AtomicUsize,
+    /// The epoch from which on the token is this thread's.
+    since: AtomicU32,
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
@@ -48,7 +51,7 @@ impl Resource for Thread {
         if self.life() != Life::Running {
             return Claim::Unknown;
         }
-        out.push(Waker { token: self.token(), site: None });
+        out.push(Waker { token: self.token(), site: None, epoch: u32::MAX });
         Claim::Proven
     }
 }
@@ -104,6 +107,14 @@ static SEEN_AWAKE: AtomicUsize = AtomicUsize::new(0);
 /// Counts the occasions on which a sleeper should look again whether it can ever be woken.
 static NUDGES: AtomicU64 = AtomicU64::new(0);
 
+/// In which epoch a token was last given up. As many entries as threads have run at once.
+static FREED: Spin<Option<HashMap<usize, u32>>> = Spin::new(None);
+
+fn freed_in(token: usize) -> u32 {
+    let freed = FREED.lock();
+    freed.as_ref().and_then(|freed| freed.get(&token).copied()).unwrap_or(0)
+}
+
 struct Current(Option<Arc<Thread>>);
 
 impl Drop for Current {
@@ -128,6 +139,7 @@ impl Thread {
         Arc::new(Thread {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             token: AtomicUsize::new(token),
+            since: AtomicU32::new(freed_in(token)),
             life: AtomicU8::new(life as u8),
             spin: AtomicU32::new(crate::park::SPIN_START),
             traps: AtomicU32::new(0),
@@ -157,6 +169,7 @@ impl Thread {
     /// Makes this record the calling thread's own: the first thing a started thread does.
     pub fn adopt(self: &Arc<Thread>) {
         self.token.store(thread_token(), Ordering::Relaxed);
+        self.since.store(freed_in(thread_token()), Ordering::Relaxed);
         self.life.store(Life::Running as u8, Ordering::Release);
         let earlier = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self))).ok().flatten();
         if let Some(earlier) = earlier {
@@ -191,6 +204,10 @@ impl Thread {
             registry.iter().position(|thread| std::ptr::eq(&**thread, self)).map(|at| registry.swap_remove(at))
         };
         drop(gone);
+        let epoch = super::next_epoch();
+        if self.token() != 0 {
+            FREED.lock().get_or_insert_with(HashMap::new).insert(self.token(), epoch);
+        }
         self.done.set();
         if nobody_awake() {
             nudge();
@@ -321,9 +338,10 @@ pub fn all() -> Vec<Arc<Thread>> {
     REGISTRY.lock().clone()
 }
 
-/// The running thread with this token.
-pub fn by_token(token: usize) -> Option<Arc<Thread>> {
-    REGISTRY.lock().iter().find(|thread| thread.token() == token).cloned()
+/// The running thread that had this token in this epoch.
+pub fn by_token(token: usize, epoch: u32) -> Option<Arc<Thread>> {
+    let is_it = |thread: &&Arc<Thread>| thread.token() == token && thread.since.load(Ordering::Relaxed) <= epoch;
+    REGISTRY.lock().iter().find(is_it).cloned()
 }
 
 /// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
@@ -367,6 +385,7 @@ pub fn nudge() {
 /// In a forked child: no thread but the calling one is left.
 pub(crate) fn after_fork_in_child() {
     REGISTRY.break_after_fork();
+    FREED.break_after_fork();
     let current = CURRENT.try_with(|slot| slot.borrow().0.clone()).ok().flatten();
     let mut registry = REGISTRY.lock();
     // The records of the vanished threads are leaked: one of them may be locked for ever, and a
@@ -402,7 +421,7 @@ mod tests {
             inner.adopt();
             assert_eq!(Thread::current().id(), inner.id());
             assert_eq!(inner.life(), Life::Running);
-            assert!(by_token(thread_token()).is_some_and(|found| found.id() == inner.id()));
+            assert!(by_token(thread_token(), u32::MAX).is_some_and(|found| found.id() == inner.id()));
         })
         .join()
         .unwrap();
