@@ -34,7 +34,8 @@ def main() -> int:
     rows = harness.load_rows()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(
-        f"Speed, measured now: CPython {platform.python_version()}, {cpus} CPUs, median of {ROUNDS} interleaved rounds\n"
+        f"Speed, measured now: CPython {platform.python_version()}, {cpus} CPUs, "
+        f"median of {ROUNDS} interleaved rounds\n"
     )
     print(f"  {'':<34}{'stdlib':>12}{'raddle':>12}   times as fast")
     for name, title in ROWS:

@@ -1,10 +1,10 @@
 """Rows, rounds and figures: how every bench of this folder is measured.
 
 A row is one workload, a function `workload(impl, n)` that builds what it needs from the adapter `impl`, does the
-operation n times and returns what `since(mark)` gives for the timed part. All contenders of a row run in turn, round after
-round, in one process, and the order moves on by one place every round. A ratio compares two samples of the same round, so
-that a slow second of the machine hits both sides; what is printed is the median of the rounds' ratios with the smallest
-and the largest.
+operation n times and returns what `since(mark)` gives for the timed part. All contenders of a row run in turn, round
+after round, in one process, and the order moves on by one place every round. A ratio compares two samples of the same
+round, so that a slow second of the machine hits both sides; what is printed is the median of the rounds' ratios with
+the smallest and the largest.
 
 The number of operations is chosen per contender so that each sample takes about the same time: contenders differ by
 a factor of a hundred and more. Workloads check their own result, and a wrong one fails the row.
@@ -312,7 +312,7 @@ def short(value: float) -> str:
 
 def figure(baseline: list[float], other: list[float]) -> Figure | None:
     """The ratio baseline/other, round by round; None where there is nothing to compare."""
-    ratios = [a / b for a, b in zip(baseline, other) if a > 0 and b > 0]
+    ratios = [a / b for a, b in zip(baseline, other, strict=False) if a > 0 and b > 0]
     if not ratios:
         return None
     return Figure(statistics.median(ratios), min(ratios), max(ratios))

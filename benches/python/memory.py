@@ -1,7 +1,8 @@
 """Bytes per object: growth of the process over many objects, each contender in a process of its own.
 
 The value is the growth of resident anonymous memory (RssAnon) per object, and beside it that of VmData, where the
-stacks of one thread per Timer show. Objects are held in a list that exists, with all its pages, before the first reading.
+stacks of one thread per Timer show. Objects are held in a list that exists, with all its pages, before the first
+reading.
 """
 
 from .harness import check, row

@@ -188,7 +188,8 @@ def line(record: dict[str, Any]) -> str:
 
 def columns() -> str:
     """The heading over `line`."""
-    return f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} verdict (target); ratio of CPU time  [peers]"
+    heading = f"{'':<68} {'baseline':>11} {'raddle':>11} {'':<8}{'ratio (min..max)':<27} "
+    return heading + "verdict (target); ratio of CPU time  [peers]"
 
 
 def notes(records: list[dict[str, Any]]) -> list[str]:
@@ -228,7 +229,8 @@ def markdown_report(result: dict[str, Any]) -> str:
         peer = best_peer(record)
         lines.append(
             f"| {record['title']} | {readable(record, base) if base is not None else ''} "
-            f"| {readable(record, ours) if ours is not None else ''} | {ratio(record) or '' if record['kind'] != 'idle' else ''} | {target(record)} | {verdict(record)} "
+            f"| {readable(record, ours) if ours is not None else ''} "
+            f"| {ratio(record) or '' if record['kind'] != 'idle' else ''} | {target(record)} | {verdict(record)} "
             f"| {f'{LABELS[peer[0]]} {short(peer[1])}' if peer else ''} |"
         )
     lost = notes(result["rows"])

@@ -44,7 +44,7 @@ def enter_and_run(impl, n):
     rounds=5,
 )
 def engine(impl, n):
-    """The heap and the calls alone: time.sleep(0), which a scheduler calls after every event, costs more than they do."""
+    """The heap and the calls alone; time.sleep(0), called after every event, costs more than they do."""
     return _enter_and_run(impl.scheduler(time.monotonic, lambda seconds: None), n)
 
 

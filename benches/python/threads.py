@@ -1,4 +1,5 @@
 """Thread and local."""
+# ruff: noqa: B018 - reading an attribute is what is measured
 
 from itertools import repeat
 

@@ -402,13 +402,16 @@ def test_no_stall(app, live):
         program.check_lives_in_silence()
 
 
+HANDLER = "import signal; signal.signal(signal.SIGUSR1, print)"
+OUTSIDE = "std.Thread(target=time.sleep, args=(60,)).start()"
+
+
 @pytest.mark.parametrize(
-    "live",
-    ["import signal; signal.signal(signal.SIGUSR1, print)", "std.Thread(target=time.sleep, args=(60,)).start()"],
-    ids=["handler", "outside"],
+    ("kind", "live", "most"),
+    # The end of a thread that raddle does not know may have to be looked for, now and then.
+    [*((kind, HANDLER, 0) for kind in WAITS), ("Event.wait", OUTSIDE, 3), ("Barrier.wait", OUTSIDE, 3)],
 )
-@pytest.mark.parametrize("kind", WAITS)
-def test_idle_waits_do_not_poll(app, kind, live):
+def test_idle_waits_do_not_poll(app, kind, live, most):
     """Whatever a waiter looks for, it is found or not within a second; from then on it sleeps."""
     wait = WAITS[kind].replace("closing()", "say('ready')")
     with app(f"enable()\n{live}\n{wait}\n") as program:
@@ -421,7 +424,7 @@ def test_idle_waits_do_not_poll(app, kind, live):
         time.sleep(1.5)
         before = awoken()
         time.sleep(1)
-        assert awoken() - before <= 1
+        assert awoken() - before <= most
         assert program.err.text == ""
 
 

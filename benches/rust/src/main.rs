@@ -35,12 +35,17 @@ fn main() -> ExitCode {
 
     let rows: Vec<Row> = locks::rows().into_iter().chain(queues::rows()).chain(handover::rows()).collect();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("raddle's core, {cpus} CPUs, {} rounds of {:?} a sample, contenders in turn", options.rounds, options.sample);
+    println!(
+        "raddle's core, {cpus} CPUs, {} rounds of {:?} a sample, contenders in turn",
+        options.rounds, options.sample
+    );
     println!("ns per operation; in brackets how many times as fast raddle is: median (min..max)\n");
     if options.markdown {
         println!("| | raddle | peers |\n|---|--:|---|");
     }
-    for row in rows.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|part| row.title.contains(part.as_str()))) {
+    for row in
+        rows.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|part| row.title.contains(part.as_str())))
+    {
         if cpus < row.cpus {
             println!("{}: left out, needs {} CPUs", row.title, row.cpus);
         } else {

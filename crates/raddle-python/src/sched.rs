@@ -318,8 +318,8 @@ unsafe extern "C" fn py_enter(
         let missing = Standard::get(py)?.missing.as_ptr();
         let kwargs = kwargs.as_ref().map_or(missing, Bound::as_ptr);
         let all = [object, time.as_ptr(), priority.as_ptr(), action.as_ptr(), argument.as_ptr(), kwargs];
-        // SAFETY: live objects, of which the first is the one that has the method; a subclass may have its own.
         let method = gil::attribute(&this.bound(py), "enterabs")?;
+        // SAFETY: live objects, without keywords.
         Ok(unsafe { gil::call_raw(&method, all[1..].as_ptr(), all.len() - 1, null_mut()) }?.into_ptr())
     })
 }
@@ -459,7 +459,7 @@ fn perform(py: Python<'_>, event: &Bound<'_, PyAny>) -> PyResult<()> {
             return gil::call(call, &[&action, &argument, &kwargs]);
         };
         // SAFETY: live objects; the tuple's items stay, since the event holds it.
-        let result = unsafe {
+        unsafe {
             if ffi::PyDict_Size(keywords.as_ptr()) == 0 {
                 let items = (*arguments.as_ptr().cast::<ffi::PyTupleObject>()).ob_item.as_ptr();
                 let count = ffi::PyTuple_GET_SIZE(arguments.as_ptr()) as usize;
@@ -469,8 +469,7 @@ fn perform(py: Python<'_>, event: &Bound<'_, PyAny>) -> PyResult<()> {
                 let keywords = Bound::from_owned_ptr_or_err(py, ffi::PyDict_Copy(keywords.as_ptr()))?;
                 gil::call_tuple(&action, arguments.as_any(), Some(&keywords))
             }
-        };
-        result
+        }
     })();
     // SAFETY: entered above.
     unsafe { ffi::Py_LeaveRecursiveCall() };
