@@ -2,10 +2,10 @@
 
     python benches/readme_table.py --python python3.11 --python python3.13
 
-Both interpreters need raddle, culsans and aiologic installed. The table goes between the markers
-`<!-- bench:begin -->` and `<!-- bench:end -->` of README.md, and of README.zh-CN.md where it exists. In it are the rows with a
-target, the memory rows, and every row that raddle loses on either interpreter; all rows and samples stay in the JSON files.
-`--from A.json --from B.json` writes the table from files of an earlier run.
+`make bench` does all of it. Both interpreters need raddle, culsans and aiologic installed. The table goes between the
+markers `<!-- bench:begin -->` and `<!-- bench:end -->` of README.md, and of README.zh-CN.md where it exists. In it are
+the rows with a target, the memory rows, and every row that raddle loses on either interpreter; `--keep FOLDER` keeps
+all rows and samples as JSON, and `--from A.json --from B.json` writes the table from such files.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MEMORY = ("memory.lock", "memory.event", "memory.queue", "memory.timer")
 
 WORDS = {
     "en": {
-        "measured": "Measured on {date} at commit {commit}: {cpu}, {cpus} CPUs, {system}, CPython {pythons}. Ratio to the standard "
-        "library, above 1 is better for raddle: median over the rounds, and the smallest and largest round in brackets. "
-        "Rows with “sites kept” compare raddle with itself.",
+        "measured": "Measured on {date} at commit {commit}: {cpu}, {cpus} CPUs, {system}, CPython {pythons}. "
+        "Ratio to the standard library, above 1 is better for raddle: median over the rounds, and the smallest and "
+        "largest round in brackets. Rows with “sites kept” compare raddle with itself.",
         "head": ["", "stdlib", "raddle", "target", "best peer"],
         "memory": "memory per object: {title}",
         "idle": "idle: {title} (CPU per thread and second)",
@@ -43,7 +43,8 @@ WORDS = {
         "colon": ": ",
     },
     "zh": {
-        "measured": "测量于 {date}，提交 {commit}：{cpu}，{cpus} 个 CPU，{system}，CPython {pythons}。数值是与标准库的比值，大于 1 表示 raddle 更好："
+        "measured": "测量于 {date}，提交 {commit}：{cpu}，{cpus} 个 CPU，{system}，CPython {pythons}。"
+        "数值是与标准库的比值，大于 1 表示 raddle 更好："
         "各轮的中位数，括号内为最小和最大的一轮。标有“记录获取位置”的行是 raddle 与自身的比较。",
         "head": ["", "标准库", "raddle", "目标", "最佳同类"],
         "memory": "每个对象的内存：{title}",
@@ -192,7 +193,7 @@ def main() -> None:
     """The command."""
     options = arguments()
     results = run(options)
-    command = "python benches/readme_table.py --python python3.11 --python python3.13"
+    command = "make bench"
     if options.print or options.quick:
         print(table(results, "en", command) + "\n\n" + table(results, "zh", command))
         return

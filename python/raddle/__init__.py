@@ -11,8 +11,10 @@ Three ways in, from least to most:
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself is not worth loading here
 if TYPE_CHECKING:
-    from typing import Any
-
+    from raddle import deadlock as deadlock
+    from raddle import queue as queue
+    from raddle import sched as sched
+    from raddle import threading as threading
     from raddle._install import Installation
     from raddle.deadlock import DeadlockError
 
@@ -50,16 +52,18 @@ def uninstall() -> None:
     uninstall()
 
 
-def __getattr__(name: str) -> "Any":
-    if name in _MIRRORS:
-        import importlib
+if not TYPE_CHECKING:  # where the names are known
 
-        return importlib.import_module("raddle." + name)
-    if name == "DeadlockError":
-        from raddle.deadlock import DeadlockError
+    def __getattr__(name):
+        if name in _MIRRORS:
+            import importlib
 
-        return DeadlockError
-    raise AttributeError("module 'raddle' has no attribute " + repr(name))
+            return importlib.import_module("raddle." + name)
+        if name == "DeadlockError":
+            from raddle.deadlock import DeadlockError
+
+            return DeadlockError
+        raise AttributeError("module 'raddle' has no attribute " + repr(name))
 
 
 def __dir__() -> "list[str]":

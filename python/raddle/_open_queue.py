@@ -1,8 +1,8 @@
 """Queues that a program reaches into: the standard library's algorithm, over raddle's lock and conditions.
 
-A queue is opened when a program reads ``queue``, ``mutex`` or a condition of it, or when a subclass overrides ``_init``,
-``_put``, ``_get`` or ``_qsize``. From then on its items are in ``self.queue``, a deque or a list that the program may
-change while it holds ``self.mutex``, and each call ends up here. The functions are called by the extension.
+A queue is opened when a program reads ``queue``, ``mutex`` or a condition of it, or when a subclass overrides
+``_init``, ``_put``, ``_get`` or ``_qsize``. From then on its items are in ``self.queue``, a deque or a list that the
+program may change while it holds ``self.mutex``, and each call ends up here. The functions are called by the extension.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def join(self: Any) -> None:
 
 def qsize(self: Any) -> int:
     with self.__dict__["mutex"]:
-        return self._qsize()
+        size: int = self._qsize()
+        return size
 
 
 def empty(self: Any) -> bool:
@@ -144,7 +145,8 @@ def empty(self: Any) -> bool:
 
 def full(self: Any) -> bool:
     with self.__dict__["mutex"]:
-        return 0 < self.maxsize <= self._qsize()
+        is_full: bool = 0 < self.maxsize <= self._qsize()
+        return is_full
 
 
 def shutdown(self: Any, immediate: bool) -> None:

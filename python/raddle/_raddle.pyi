@@ -2,7 +2,7 @@
 # module: names, parameters, defaults. What the objects do is in their docstrings there.
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping
 from sched import Event as _Scheduled
 from types import ModuleType, TracebackType
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
@@ -179,7 +179,7 @@ class Queue(Generic[_T]):
     name: str
     maxsize: int
     # Using one of these opens the queue: see raddle.queue.
-    queue: MutableSequence[_T]
+    queue: Any  # a deque or a list
     mutex: Lock
     not_empty: Condition
     not_full: Condition

@@ -1,10 +1,10 @@
 """Says why a program hangs: deadlocks, stalls, locks taken in both orders, waits that ran out of time.
 
 A waiter that has waited some tens of milliseconds looks whether its wait can end. A cycle of waits is a **deadlock**:
-proven if only its parties could end it (re-entrant locks, joins), likely if the rules of an object would admit others (a
-plain lock, a semaphore, a bounded queue). If every thread waits without a deadline and nobody is left who could release,
-notify or put, that is a **stall**: blocked for ever, but by nobody in particular. Each is reported once, to standard
-error unless ``enable()`` says otherwise.
+proven if only its parties could end it (re-entrant locks, joins), likely if the rules of an object would admit others
+(a plain lock, a semaphore, a bounded queue). If every thread waits without a deadline and nobody is left who could
+release, notify or put, that is a **stall**: blocked for ever, but by nobody in particular. Each is reported once, to
+standard error unless ``enable()`` says otherwise.
 
 Importing any of raddle's mirrors turns detection on, for reports only. ``enable()`` makes proven deadlocks raise
 ``DeadlockError``, keeps the sites at which locks are taken, and turns on what costs more.
@@ -214,7 +214,7 @@ def _on_stall(blocked: Sequence[int]) -> bool:
     """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
     if _settings.on_stall == "ignore":
         return False
-    if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:
+    if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:  # type: ignore[attr-defined]
         return False
     frames = sys._current_frames()
     known = set(blocked)
@@ -245,8 +245,8 @@ def _on_order(
     advice = f"take '{first}' and '{second}' in the same order everywhere."
     text = (
         f"lock order: '{second}' is taken at {_where(taken_site)} while '{first}' is held (taken at"
-        f" {_where(held_site)}), but at {_where(earlier_taken)} '{first}' was reached while '{second}' was held (taken at"
-        f" {_where(earlier_held)}). Advice: {advice}"
+        f" {_where(held_site)}), but at {_where(earlier_taken)} '{first}' was reached while '{second}' was held"
+        f" (taken at {_where(earlier_held)}). Advice: {advice}"
     )
     _reports.append(Report("order", False, [], advice, text))
     warnings.warn(text, OrderWarning, stacklevel=2)
@@ -273,7 +273,7 @@ def _where_or_none(site: Any) -> str | None:
 
 
 def _thread_name(ident: int) -> str:
-    thread = _std._active.get(ident)
+    thread: _std.Thread | None = _std._active.get(ident)  # type: ignore[attr-defined]
     return thread.name if thread is not None else f"thread {ident}"
 
 
@@ -441,9 +441,9 @@ def _tell(report: Report) -> None:
             with open(_settings.path, "a", encoding="utf-8") as file:
                 file.write(text)
             return
-        file = _settings.file or sys.stderr
-        file.write(text)
-        file.flush()
+        stream = _settings.file or sys.stderr
+        stream.write(text)
+        stream.flush()
     except (AttributeError, OSError, ValueError):
         # Standard error is closed or gone: the report stays in reports().
         pass

@@ -11,8 +11,7 @@ raddle lock, and it runs at about the standard library's speed from then on.
 
 from __future__ import annotations
 
-import queue as _std
-import sys as _sys
+import sys
 from queue import Empty, Full
 
 from raddle import _open_queue, _raddle
@@ -20,15 +19,15 @@ from raddle._raddle import LifoQueue, PriorityQueue, Queue, SimpleQueue
 
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "ShutDown", "SimpleQueue"]
 
-if _sys.version_info >= (3, 13):
-    ShutDown = _std.ShutDown
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
 else:
 
     class ShutDown(Exception):
         """Raised when put or get is called on a queue that has been shut down."""
 
 
-_open_queue.errors = _sys.modules[__name__]
+_open_queue.errors = sys.modules[__name__]
 _raddle.set_queue_names(Empty, Full, ShutDown, _open_queue)
 
 import raddle.threading  # noqa: E402, F401 - fork, exit and detection come with it

@@ -105,7 +105,8 @@ class scheduler(_raddle.scheduler):
     @_Shown
     def name(self) -> str:
         """Where it was created, as "file.py:LINE"."""
-        return _raddle.scheduler.name.__get__(self)
+        name: str = _raddle.scheduler.name.__get__(self)
+        return name
 
 
 class Periodic:
@@ -127,8 +128,10 @@ class Periodic:
         "_number",
         "_priority",
         "_scheduler",
+        "cancelled",
+        "event",
+        "interval",
     )
-    __slots__ += ("cancelled", "event", "interval")
 
     event: Event
 

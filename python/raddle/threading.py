@@ -17,15 +17,27 @@ import threading as _std
 import types as _types
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Iterator as _Iterator
-from threading import *  # noqa: F403
-from threading import (  # what is public without being in __all__
+from threading import (  # by name for type checkers; what the running Python has comes with the star below
     TIMEOUT_MAX,
+    BrokenBarrierError,
+    ExceptHookArgs,
     ThreadError,
-    _active,
-    _limbo,
+    current_thread,
+    excepthook,
     get_ident,
+    get_native_id,
+    getprofile,
+    gettrace,
+    local,
+    main_thread,
+    setprofile,
+    settrace,
+    stack_size,
 )
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if not TYPE_CHECKING:
+    from threading import *  # noqa: F403
 
 from raddle import _originals, _raddle
 from raddle._raddle import (
@@ -38,20 +50,55 @@ from raddle._raddle import (
     Semaphore,
 )
 
-_ADDED = ["Hold", "ThreadSnapshot", "ThreadState", "snapshot"]
-__all__ = [*_std.__all__, *_ADDED]
+if TYPE_CHECKING:
+    __all__ = [
+        "TIMEOUT_MAX",
+        "Barrier",
+        "BoundedSemaphore",
+        "BrokenBarrierError",
+        "Condition",
+        "Event",
+        "ExceptHookArgs",
+        "Hold",
+        "Lock",
+        "RLock",
+        "Semaphore",
+        "Thread",
+        "ThreadError",
+        "ThreadSnapshot",
+        "ThreadState",
+        "Timer",
+        "active_count",
+        "current_thread",
+        "enumerate",
+        "excepthook",
+        "get_ident",
+        "get_native_id",
+        "getprofile",
+        "gettrace",
+        "local",
+        "main_thread",
+        "setprofile",
+        "settrace",
+        "snapshot",
+        "stack_size",
+    ]
+else:
+    __all__ = [*_std.__all__, "Hold", "ThreadSnapshot", "ThreadState", "snapshot"]
 
 _StdThread = _originals.Thread
 _std_enumerate = _std.enumerate
 _std_active_count = _std.active_count
+_active: dict[int, _StdThread] = _std._active  # type: ignore[attr-defined]
+_limbo: dict[_StdThread, _StdThread] = _std._limbo  # type: ignore[attr-defined]
 __excepthook__ = _std.__excepthook__
 
 # From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
 _HANDLES = _sys.version_info >= (3, 13)
 if _HANDLES:
-    from threading import _start_joinable_thread
+    from threading import _start_joinable_thread  # type: ignore[attr-defined]
 else:
-    from threading import _start_new_thread
+    from threading import _start_new_thread  # type: ignore[attr-defined]
 
 #: Set when the interpreter exits: a timer started from then on gets its thread at once.
 _exiting = False
@@ -113,6 +160,13 @@ class Thread(_StdThread):
 
     _record: _raddle.ThreadRecord | None = None
 
+    # The standard library's own, of which the last three are some versions'.
+    _initialized: bool
+    _started: Event
+    _is_stopped: bool
+    _tstate_lock: Any
+    _handle: Any
+
     @property
     def state(self) -> ThreadState:
         """Where the thread is in its life, and what it waits for if it is blocked."""
@@ -136,7 +190,7 @@ class Thread(_StdThread):
         record.ready()
         # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
         started = self._started = Event()
-        with _std._active_limbo_lock:
+        with _std._active_limbo_lock:  # type: ignore[attr-defined]
             _limbo[self] = self
         try:
             if _HANDLES:
@@ -144,7 +198,7 @@ class Thread(_StdThread):
             else:
                 _start_new_thread(self._bootstrap, ())
         except BaseException:
-            with _std._active_limbo_lock:
+            with _std._active_limbo_lock:  # type: ignore[attr-defined]
                 _limbo.pop(self, None)
             record.end()
             self._record = None
@@ -154,9 +208,10 @@ class Thread(_StdThread):
 
     def _bootstrap(self) -> None:
         record = self._record
+        assert record is not None, "started by _launch"
         record.adopt()
         try:
-            super()._bootstrap()
+            super()._bootstrap()  # type: ignore[misc]
         finally:
             record.end()
 
@@ -167,7 +222,7 @@ class Thread(_StdThread):
                 # It ended before it could say that it ran.
                 self._is_stopped = True
                 return
-            super()._stop()
+            super()._stop()  # type: ignore[misc]
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread has ended, at most ``timeout`` seconds; ``is_alive()`` then tells which it was.
@@ -188,7 +243,7 @@ class Thread(_StdThread):
         if _HANDLES:
             self._handle.join(None)
         elif self._tstate_lock is not None:
-            self._wait_for_tstate_lock()
+            self._wait_for_tstate_lock()  # type: ignore[attr-defined]
         else:
             self._is_stopped = True
 
@@ -383,7 +438,7 @@ def _state_of(thread: _StdThread) -> ThreadState:
         life = record.life()
         return ThreadState("blocked", waiting) if waiting and life == "running" else ThreadState(life)
     if thread.is_alive():
-        waiting = _raddle.threads().get(thread.ident)
+        waiting = _raddle.threads().get(thread.ident or 0)
         return ThreadState("blocked", waiting) if waiting else ThreadState("running")
     return ThreadState("dead" if thread.ident is not None else "new")
 
@@ -404,11 +459,11 @@ def snapshot() -> list[ThreadSnapshot]:
             ThreadSnapshot(
                 thread.name,
                 thread.ident,
-                thread._native_id,
+                thread.native_id,
                 thread.daemon,
                 thread,
                 state,
-                held.get(thread.ident, []),
+                held.get(thread.ident or 0, []),
                 state if state.on is not None or state.kind else None,
             )
         )
@@ -444,7 +499,7 @@ def _wait_for_threads() -> None:
 
 
 if _HANDLES:
-    _std_thread_shutdown = _std._thread_shutdown
+    _std_thread_shutdown = _std._thread_shutdown  # type: ignore[attr-defined]
 
     def _thread_shutdown() -> None:
         try:
@@ -452,7 +507,7 @@ if _HANDLES:
         finally:
             _std_thread_shutdown()
 
-    _std._thread_shutdown = _thread_shutdown
+    _std._thread_shutdown = _thread_shutdown  # type: ignore[attr-defined]
 else:
 
     class _ExitLock:
@@ -468,7 +523,7 @@ else:
         def release(self) -> None:
             pass
 
-    class _ShutdownLocks(set):
+    class _ShutdownLocks(set[Any]):
         """The locks that the interpreter takes at exit: before all others the one that waits through the door."""
 
         _exit = _ExitLock()
@@ -479,7 +534,7 @@ else:
                 locks.insert(0, self._exit)
             return iter(locks)
 
-    _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)
+    _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)  # type: ignore[attr-defined]
 
 
 def _after_fork_in_child() -> None:
@@ -487,7 +542,7 @@ def _after_fork_in_child() -> None:
     _raddle.after_fork_in_child()
     if not _HANDLES:
         # The standard library has just made a new set.
-        _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)
+        _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)  # type: ignore[attr-defined]
 
 
 _os.register_at_fork(after_in_child=_after_fork_in_child)
@@ -548,7 +603,11 @@ def __getattr__(name: str) -> Any:
 _raddle.setup(
     [
         _os.path.dirname(_os.path.abspath(__file__)) + _os.sep,
-        *(_sys.modules[name].__file__ for name in ("threading", "queue", "sched") if name in _sys.modules),
+        *(
+            module.__file__
+            for name in ("threading", "queue", "sched")
+            if (module := _sys.modules.get(name)) and module.__file__
+        ),
     ]
 )
 

@@ -149,8 +149,9 @@ def ask():
 
 
 def tell(count=1, stays=0.0, ended=(), **more):
-    """Waits for this many reports and the end of these threads, then for reports too many, and tells the parent; `more` is told as well, what
-    can be called at the end."""
+    """Waits for this many reports and the end of these threads, then for reports too many, and tells the parent.
+
+    `more` is told as well; what can be called is called at the end."""
     wait_until(lambda: len(deadlock.reports()) >= count, f"{count} reports")
     for name in ended:
         wait_until(lambda name=name: not _threads[name].is_alive(), f"{name} has ended")

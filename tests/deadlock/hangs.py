@@ -87,7 +87,8 @@ class App:
 
     def __str__(self):
         numbered = "".join(f"{number:4} {line}\n" for number, line in enumerate(self.source.splitlines(), 1))
-        return f"exit {self.process.poll()}\n--- stdout\n{self.out.text}\n--- stderr\n{self.err.text}\n--- app.py\n{numbered}"
+        said = f"--- stdout\n{self.out.text}\n--- stderr\n{self.err.text}"
+        return f"exit {self.process.poll()}\n{said}\n--- app.py\n{numbered}"
 
     def line(self, comment):
         """The number of the line that ends in this comment."""

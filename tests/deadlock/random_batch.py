@@ -73,7 +73,7 @@ def main(seed, first, beyond, on_deadlock):
         final = after(run.program, run.raised)
         able = set(range(len(run.program.lasts))) - final.stuck
         try:
-            wait_until(lambda: able <= run.ended, "all who can end have", 20)
+            wait_until(lambda able=able, run=run: able <= run.ended, "all who can end have", 20)
         except AssertionError:
             wrong.append([run.number, f"the play says that {sorted(able - run.ended)} end, and they do not"])
     time.sleep(0.1)

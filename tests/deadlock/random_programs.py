@@ -1,8 +1,8 @@
 """Random programs of several threads, whose truth is known before they run; and their execution by raddle.
 
 A program is a plan. Each of its threads takes some resources, waits for all the others to have theirs, and then does
-one last thing: it waits for a resource or for another thread, or it runs (until all is over) and ends. Whoever gets what
-it waits for gives everything back and ends.
+one last thing: it waits for a resource or for another thread, or it runs (until all is over) and ends. Whoever gets
+what it waits for gives everything back and ends.
 
 The truth is played, not searched for in a graph: running threads end, those with a deadline give up and end, what they
 give back lets others end, and so on until nothing moves. Who is left is stuck for ever. Among these, the deadlocks are
@@ -243,7 +243,7 @@ class Running:
         self.ended.add(thread)
 
     def _take(self, thread):
-        for item, resource in zip(self.objects, self.program.resources):
+        for item, resource in zip(self.objects, self.program.resources, strict=True):
             if thread not in resource.users:
                 continue
             if resource.kind in (QUEUE, FEED):
@@ -255,7 +255,7 @@ class Running:
 
     def fill(self):
         """Main, before the last deeds: it has used the queue as well, and is no consumer."""
-        for item, resource in zip(self.objects, self.program.resources):
+        for item, resource in zip(self.objects, self.program.resources, strict=True):
             if resource.kind == QUEUE:
                 item.put(0, timeout=60)
 
@@ -281,7 +281,7 @@ class Running:
                 pass
 
     def _give_back(self, thread):
-        for item, resource in zip(self.objects, self.program.resources):
+        for item, resource in zip(self.objects, self.program.resources, strict=True):
             if thread not in resource.users:
                 continue
             if resource.kind == QUEUE:
@@ -299,7 +299,7 @@ class Running:
 
     def open(self):
         """The opener, at the end: releases what others than their takers release."""
-        for item, resource in zip(self.objects, self.program.resources):
+        for item, resource in zip(self.objects, self.program.resources, strict=True):
             if resource.kind in (GATE, HAND):
                 item.release()
 

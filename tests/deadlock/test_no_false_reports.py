@@ -638,7 +638,8 @@ asyncio.run(main())
 """,
     "subprocess with a pipe": """
 import subprocess
-done = subprocess.run([sys.executable, "-c", f"import time; time.sleep({SLOW}); print(1)"], capture_output=True, timeout=30)
+program = f"import time; time.sleep({SLOW}); print(1)"
+done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
 assert done.stdout == b"1\\n"
 """,
     "logging by a queue": """
@@ -675,7 +676,8 @@ def check_safe(program):
 
 @pytest.mark.parametrize("case", SAFE)
 def test_safe(app, case):
-    source = f"enable()\nSLOW = {SLOW}\n{SAFE[case]}\nassert not deadlock.reports() and not deadlock.find()\nsay('safe')\n"
+    after = "assert not deadlock.reports() and not deadlock.find()\nsay('safe')\n"
+    source = f"enable()\nSLOW = {SLOW}\n{SAFE[case]}\n{after}"
     with app(source, EVERYTHING) as program:
         check_safe(program)
 

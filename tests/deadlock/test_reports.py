@@ -618,7 +618,7 @@ say("end")
 
     @pytest.mark.parametrize("delay", [0.1, 0.28, 0.3, 0.32, 0.34, 0.5])
     def test_where_one_party_cannot_be_raised_in(self, app, delay):
-        """A thread that takes a condition's lock back has to succeed: the other party gets the error, whoever looks first."""
+        """A thread that takes a condition's lock back has to succeed: the other party gets it, whoever looks first."""
         source = f"""
 enable()
 a, condition = threading.RLock(), threading.Condition()
@@ -824,7 +824,7 @@ tell(2, stays=1.2, found=ask)
 
 class TestParties:
     def test_victims_are_not(self, app):
-        """They wait for a party, directly or not, by a lock, a join, a semaphore or a queue; before and after the cycle."""
+        """They wait for a party, directly or not, by a lock, a join or a queue; before and after the cycle."""
         source = """
 enable()
 a, b, c = threading.RLock(), threading.RLock(), threading.RLock()
@@ -896,7 +896,7 @@ tell(2, stays=1)
 
     @pytest.mark.parametrize("last", ["outsider", "one", "two"])
     def test_closed_by_one_who_is_none(self, app, last):
-        """Two hold a permit. One of them waits for a stall of its own: its wait closes the others' cycle from outside."""
+        """Two hold a permit. One of them waits for a stall of its own: that closes the others' cycle from outside."""
         source = """
 enable()
 permits = threading.Semaphore(2, name="permits")

@@ -1,4 +1,4 @@
-"""Stalls: every thread blocked for ever, by nobody in particular. Called so, never a deadlock, and never killed unasked."""
+"""Stalls: every thread blocked for ever, by nobody in particular. Called so, no deadlock, and not killed unasked."""
 
 import pathlib
 import re
@@ -122,7 +122,8 @@ WAITS = {
     "Queue.get": "closing(); queue.Queue().get()",
     "SimpleQueue.get": "closing(); queue.SimpleQueue().get()",
     "Queue.join": "q = queue.Queue(); q.put(1); closing(); q.join()",
-    "Thread.join": "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start(); closing(); thread.join()",
+    "Thread.join": "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()"
+    "; closing(); thread.join()",
 }
 
 
@@ -378,7 +379,8 @@ LIVE = {
         "def busy():\n    while True: time.sleep(0.01)\nstd.Thread(target=busy, daemon=True).start()"
     ),
     "lock of the standard library": (
-        "lock = std.Lock(); lock.acquire(); std.Thread(target=lambda: (lock.acquire(), event.set()), daemon=True).start()"
+        "lock = std.Lock(); lock.acquire()\n"
+        "std.Thread(target=lambda: (lock.acquire(), event.set()), daemon=True).start()"
     ),
     "signal handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: event.set())",
     "interrupt handler": "import signal; signal.signal(signal.SIGINT, lambda *_: event.set())",
@@ -389,7 +391,8 @@ LIVE = {
         "threading.Thread(target=later).start()"
     ),
     "selector loop": (
-        "import asyncio\nloop = asyncio.new_event_loop()\nthreading.Thread(target=loop.run_forever, daemon=True).start()"
+        "import asyncio; loop = asyncio.new_event_loop()\n"
+        "threading.Thread(target=loop.run_forever, daemon=True).start()"
     ),
 }
 
