@@ -26,7 +26,7 @@ ROWS = (
     ("sched.cancel", "sched: cancel one of 20,000"),
 )
 
-ROUNDS, SECONDS = 3, 0.08
+ROUNDS, SECONDS = 5, 0.08
 
 
 def main() -> int:

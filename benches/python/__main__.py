@@ -2,7 +2,7 @@
 
 From the root of the repository, with the interpreter raddle is installed in:
 
-    python -m benches.python                    everything, a few minutes
+    python -m benches.python                    everything, some eight minutes
     python -m benches.python --quick            a smoke run: every row once and small; figures mean nothing
     python -m benches.python --only queue       rows whose name or subject starts with this
 """
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Wall seconds per sample.
 SAMPLE_SECONDS = 0.06
+
+#: Processes that a row's rounds are spread over: where code and objects happen to lie differs from one to the next.
+PROCESSES = 3
 
 #: Seconds an idle row waits in one sample; under --quick the second figure.
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 1.0, 0.1
@@ -125,26 +129,26 @@ def measure_one(options: argparse.Namespace, rows: dict[str, Row]) -> None:
 # In the parent
 
 
-def command(options: argparse.Namespace, *extra: str) -> list[str]:
+def command(options: argparse.Namespace, rounds: int, *extra: str) -> list[str]:
     """The command line of a child."""
     line = [
         sys.executable,
         "-m",
         "benches.python",
         "--repeat",
-        str(options.repeat),
+        str(rounds),
         "--seconds",
         str(options.seconds),
     ]
     return line + ["--quick"] * options.quick + ["--pin-one"] * options.pin_one + list(extra)
 
 
-def run_shared(options: argparse.Namespace, group: list[Row]):
+def run_shared(options: argparse.Namespace, group: list[Row], rounds: int):
     """Yield the records of rows that share one process; a row that kills the process is marked and the rest go on."""
     left = list(group)
     while left:
         with subprocess.Popen(
-            command(options, "--rows", ",".join(one.name for one in left)),
+            command(options, rounds, "--rows", ",".join(one.name for one in left)),
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -159,6 +163,19 @@ def run_shared(options: argparse.Namespace, group: list[Row]):
                 raise RuntimeError("the child stopped early")
 
 
+def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One record of the rounds of several processes; failed if one of them failed."""
+    for part in parts:
+        if part.get("failed"):
+            return part
+    whole = parts[0]
+    for part in parts[1:]:
+        for name, contender in part["contenders"].items():
+            for series in ("values", "cpu"):
+                whole["contenders"][name][series] += contender[series]
+    return whole
+
+
 def run_separate(options: argparse.Namespace, rows: list[Row]):
     """Yield the records of rows whose every sample has its own process."""
     tasks = [
@@ -171,7 +188,7 @@ def run_separate(options: argparse.Namespace, rows: list[Row]):
     def sample(task: tuple[Row, str, int]) -> tuple[int, float, float]:
         one, name, _ = task
         done = subprocess.run(
-            command(options, "--one", one.name, name),
+            command(options, 1, "--one", one.name, name),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -208,8 +225,13 @@ def records(options: argparse.Namespace, rows: list[Row]):
     groups: dict[tuple[str, int | None], list[Row]] = {}
     for one in shared:
         groups.setdefault((one.subject, one.cores), []).append(one)
+    processes = min(PROCESSES, options.repeat)
     for group in groups.values():
-        yield from run_shared(options, group)
+        passes = [
+            list(run_shared(options, group, rounds)) for rounds in harness.chunks(options.repeat, processes)
+        ]
+        for parts in zip(*passes, strict=True):
+            yield merged(parts)
     yield from run_separate(options, [one for one in fitting if one.own_process])
 
 

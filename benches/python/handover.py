@@ -61,7 +61,7 @@ def _busy_machine():
             process.stdout.close()
 
 
-_BUSY = {"least": 200, "most": 20_000, "step": 2, "quick": 20, "rounds": 5}
+_BUSY = {"least": 200, "most": 20_000, "step": 2, "quick": 20, "rounds": 2}
 
 
 @row(

@@ -25,7 +25,7 @@ def _never():
     most=50_000,
     quick=1_000,
     step=1,
-    rounds=5,
+    rounds=1,
 )
 def enter_and_run(impl, n):
     """Times in the past, in random order; actions that only append."""
@@ -41,7 +41,6 @@ def enter_and_run(impl, n):
     most=50_000,
     quick=1_000,
     step=1,
-    rounds=5,
 )
 def engine(impl, n):
     """The heap and the calls alone; time.sleep(0), called after every event, costs more than they do."""

@@ -89,7 +89,7 @@ else:
 _StdThread = _originals.Thread
 _std_enumerate = _std.enumerate
 _std_active_count = _std.active_count
-_active: dict[int, _StdThread] = _std._active  # type: ignore[attr-defined]
+_active: dict[int, Any] = _std._active  # type: ignore[attr-defined]
 _limbo: dict[_StdThread, _StdThread] = _std._limbo  # type: ignore[attr-defined]
 __excepthook__ = _std.__excepthook__
 

@@ -335,7 +335,7 @@ impl Host for PyHost {
     }
 
     fn suspects(&self) -> bool {
-        raddle::trace::thread::nobody_awake() || raddle::detect::find_from(&Thread::current()).is_some()
+        raddle::trace::thread::nobody_awake() || raddle::detect::is_stuck(&Thread::current())
     }
 
     fn takes_signals(&self) -> bool {

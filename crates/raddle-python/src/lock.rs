@@ -29,6 +29,7 @@ pub(crate) trait Raw: Native + Resource {
     fn set_taken_at(&self, site: Option<raddle::trace::Site>);
     fn taken_at(&self) -> Option<raddle::trace::Site>;
     fn forget(&self);
+    fn used_by_taker(&self);
     fn depth(&self) -> Option<usize>;
 }
 
@@ -65,6 +66,10 @@ macro_rules! raw {
             }
             fn taken_at(&self) -> Option<raddle::trace::Site> {
                 self.taken_at()
+            }
+            #[inline]
+            fn used_by_taker(&self) {
+                self.usage().own();
             }
             fn forget(&self) {
                 self.reset();
@@ -178,7 +183,16 @@ unsafe extern "C" fn py_acquire<C: Raw>(
     })
 }
 
-/// `__enter__`, and `acquire()` without arguments.
+/// `__enter__`: a lock taken for a block of code is given back by its taker.
+unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, unused: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe {
+        This::<C>::from_ptr(object).used_by_taker();
+        py_acquire_plain::<C>(object, unused)
+    }
+}
+
+/// `acquire()` without arguments.
 unsafe extern "C" fn py_acquire_plain<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
@@ -333,10 +347,10 @@ pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     crate::types::add::<RawRLock>(module, Slot::RLock)?;
     let lock = crate::types::get(py, Slot::Lock);
-    special::put(&lock, "__enter__", py_acquire_plain::<RawLock>)?;
+    special::put(&lock, "__enter__", py_enter::<RawLock>)?;
     special::put(&lock, "__exit__", py_release::<RawLock>)?;
     let rlock = crate::types::get(py, Slot::RLock);
-    special::put(&rlock, "__enter__", py_acquire_plain::<RawRLock>)?;
+    special::put(&rlock, "__enter__", py_enter::<RawRLock>)?;
     special::put(&rlock, "__exit__", py_release::<RawRLock>)
 }
 

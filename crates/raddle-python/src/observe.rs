@@ -110,6 +110,14 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
         return Ok(Look::Settled);
     }
     host.found.deadlock.replace(None);
+    // Not a party, but waiting for a deadlock of others, which this wait may have closed: they look for themselves.
+    if detect::is_stuck(&me) {
+        for deadlock in detect::find_all() {
+            if !was_told(&deadlock.key()) {
+                deadlock.parties.iter().for_each(|party| party.thread.nudge());
+            }
+        }
+    }
     look_for_stall(host, &me)
 }
 

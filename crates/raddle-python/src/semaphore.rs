@@ -102,7 +102,7 @@ unsafe extern "C" fn py_acquire(
     let this = unsafe { Me::from_ptr(object) };
     if count == 0 && keywords.is_null() {
         // SAFETY: as above.
-        return unsafe { py_enter(object, std::ptr::null_mut()) };
+        return unsafe { py_acquire_plain(object, std::ptr::null_mut()) };
     }
     entry(|py| {
         let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, (args, count, keywords))?;
@@ -117,6 +117,14 @@ unsafe extern "C" fn py_acquire(
 }
 
 unsafe extern "C" fn py_enter(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Me::from_ptr(object) }.semaphore.usage().own();
+    // SAFETY: as above.
+    unsafe { py_acquire_plain(object, std::ptr::null_mut()) }
+}
+
+/// `acquire()` without arguments.
+unsafe extern "C" fn py_acquire_plain(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
     if this.semaphore.try_acquire() {

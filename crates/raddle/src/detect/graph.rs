@@ -10,7 +10,7 @@
 //! wait, for the same owner, then it was so all the time in between, and no party could have let anything go.
 //! [`Deadlock::same_as`] compares the two; the caller lets time pass between them.
 
-use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token};
+use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token, nobody_awake};
 use crate::trace::{Claim, Kind, Site};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,6 +72,12 @@ struct Node {
     next: Vec<usize>,
 }
 
+/// Whether this thread, and every thread it waits for, can never go on: as a party of a deadlock, or because
+/// it waits for one.
+pub fn is_stuck(thread: &Arc<Thread>) -> bool {
+    closure(thread).is_some()
+}
+
 /// The deadlock that this thread is a party of, if there is one.
 pub fn find_from(thread: &Arc<Thread>) -> Option<Deadlock> {
     let nodes = closure(thread)?;
@@ -82,7 +88,7 @@ pub fn find_from(thread: &Arc<Thread>) -> Option<Deadlock> {
     }
     let parties = in_order(&nodes, &component);
     let kinds: Vec<Kind> = parties.iter().map(|at| nodes[*at].stuck.waiting.kind).collect();
-    if !is_deadlock(&kinds) {
+    if !is_deadlock(&kinds) || !is_believable(&nodes, &parties, &kinds) {
         return None;
     }
     let proven = parties.iter().all(|at| nodes[*at].stuck.claim == Claim::Proven);
@@ -123,6 +129,21 @@ fn is_deadlock(kinds: &[Kind]) -> bool {
     !kinds.contains(&Kind::QueueGet) || kinds.contains(&Kind::QueuePut)
 }
 
+/// Whether a cycle in which something is held that nobody has been seen to give back is one all the same.
+///
+/// Such a lock or semaphore may be a gate, which another thread is about to open. It is believed where the
+/// threads block each other on different locks, as those who take several do, and where no thread is left
+/// that could open it.
+fn is_believable(nodes: &[Node], parties: &[usize], kinds: &[Kind]) -> bool {
+    if parties.iter().all(|at| nodes[*at].stuck.claim > Claim::Possible) || nobody_awake() {
+        return true;
+    }
+    let mut objects: Vec<usize> = parties.iter().map(|at| nodes[*at].stuck.object).collect();
+    objects.sort_unstable();
+    objects.dedup();
+    objects.len() > 1 && kinds.iter().all(|kind| matches!(kind, Kind::Lock | Kind::RLock | Kind::Semaphore))
+}
+
 /// All threads that this one waits for, directly or not, if every one of them is stuck.
 fn closure(thread: &Arc<Thread>) -> Option<Vec<Node>> {
     let mut places: HashMap<u64, usize> = HashMap::new();
@@ -157,7 +178,7 @@ fn closure(thread: &Arc<Thread>) -> Option<Vec<Node>> {
 /// Fills a place whose thread is still to be looked at.
 fn placeholder() -> Stuck {
     let waiting = Waiting { kind: Kind::Sleep, host: 0, since: 0, timed: true, number: 0 };
-    Stuck { waiting, wakers: Vec::new(), claim: Claim::Unknown }
+    Stuck { waiting, object: 0, wakers: Vec::new(), claim: Claim::Unknown }
 }
 
 /// The nodes that node 0 reaches and that reach it, itself included.

@@ -6,5 +6,5 @@
 mod graph;
 mod order;
 
-pub use graph::{Deadlock, Party, find_all, find_from};
+pub use graph::{Deadlock, Party, find_all, find_from, is_stuck};
 pub use order::{Inversion, acquired, forget, released};

@@ -120,6 +120,8 @@ const SPIN_PAUSE: u32 = 9;
 const MILLISECOND: u64 = 1_000_000;
 /// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
 const FIRST_LOOK: u64 = 60 * MILLISECOND;
+/// After so many that found nothing, a sleeper does not look up any more unless it is nudged.
+const MOST_LOOKS: u32 = 4;
 /// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
 
@@ -145,6 +147,8 @@ struct Sleeping<'a> {
     look_at: u64,
     /// Whether the thread handles signals and has not yet looked for one that came before it slept.
     signals: bool,
+    /// How many looks have found nothing: each makes the next four times later, and after some there is none.
+    looks: u32,
     nudges: u64,
 }
 
@@ -273,12 +277,15 @@ impl<'a> Parking<'a> {
         let timed = self.deadline.is_timed();
         let nudges = nudges();
         // Published first, asked second: of two threads that close a cycle at once, one sees the other.
-        if sleeping.look_at == u64::MAX
-            && (sleeping.signals || (!timed && (sleeping.nudges != nudges || self.host.suspects())))
-        {
-            sleeping.look_at = now() + FIRST_LOOK;
+        if sleeping.nudges != nudges {
+            sleeping.nudges = nudges;
+            sleeping.looks = 0;
         }
-        sleeping.nudges = nudges;
+        if sleeping.look_at == u64::MAX
+            && (sleeping.signals || (!timed && sleeping.looks < MOST_LOOKS && self.host.suspects()))
+        {
+            sleeping.look_at = now() + (FIRST_LOOK << (2 * sleeping.looks));
+        }
         match os::sleep(word, expected, self.deadline.min(Deadline::at(sleeping.look_at))) {
             Slept::Woken => sleeping.publication.awake(),
             Slept::Interrupted => {
@@ -312,6 +319,8 @@ impl<'a> Parking<'a> {
         let time = now();
         if !self.deadline.is_timed() && self.host.look(time - sleeping.since)? == Look::Again {
             sleeping.look_at = time + LOOK_AGAIN;
+        } else {
+            sleeping.looks += 1;
         }
         Ok(())
     }
@@ -329,7 +338,7 @@ impl<'a> Parking<'a> {
         let timed = self.deadline.is_timed();
         let publication = Publication::new(thread, self.kind, self.object, self.name, since, timed, word);
         let signals = self.host.takes_signals();
-        self.sleep = Some(Sleeping { publication, since, look_at: u64::MAX, signals, nudges: nudges() });
+        self.sleep = Some(Sleeping { publication, since, look_at: u64::MAX, signals, looks: 0, nudges: nudges() });
     }
 }
 

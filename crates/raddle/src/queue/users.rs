@@ -51,7 +51,7 @@ impl Users {
             if token == 0 {
                 // A user has a record from now on: one whose record is gone is dead, not unknown.
                 #[cfg(not(raddle_loom))]
-                drop(crate::trace::thread::Thread::current());
+                crate::trace::thread::Thread::current().mark_used();
                 match slot.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => return came.store(epoch(), Ordering::Relaxed),
                     Err(other) => token = other,

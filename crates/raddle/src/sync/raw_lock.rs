@@ -15,8 +15,8 @@
 
 use super::record_longest;
 use crate::park::{Parking, Stop, wake};
-use crate::primitive::{AtomicBool, AtomicU32, AtomicUsize, Futex, Ordering, const_unless_loom};
-use crate::trace::{Claim, Kind, Resource, Site, Waker, epoch};
+use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, const_unless_loom};
+use crate::trace::{Claim, Kind, Resource, Site, Usage, Waker, epoch};
 use std::fmt;
 
 const FREE: u32 = 0;
@@ -33,8 +33,8 @@ pub struct RawLock {
     /// The epoch in which the owner took it.
     epoch: AtomicU32,
     longest: AtomicU32,
-    /// A thread that did not hold it has released it.
-    is_signal: AtomicBool,
+    /// Who has released it so far: its owner or others.
+    usage: Usage,
 }
 
 /// The lock to be released was not held.
@@ -59,7 +59,7 @@ impl RawLock {
                 owner: AtomicUsize::new(0),
                 epoch: AtomicU32::new(0),
                 longest: AtomicU32::new(0),
-                is_signal: AtomicBool::new(false),
+                usage: Usage::new(),
             }
         }
     }
@@ -124,8 +124,10 @@ impl RawLock {
         if self.state.load(Ordering::Relaxed) == FREE {
             return Err(NotLocked);
         }
-        if self.owner.load(Ordering::Relaxed) != me {
-            self.is_signal.store(true, Ordering::Relaxed);
+        if self.owner.load(Ordering::Relaxed) == me {
+            self.usage.own()
+        } else {
+            self.usage.foreign()
         }
         self.owner.store(0, Ordering::Relaxed);
         // Release: what was done under the lock is seen by the next acquire.
@@ -176,17 +178,22 @@ impl RawLock {
     /// The owner as a detector sees it; `claim` is what an owner of this kind means.
     pub(super) fn wakers_with(&self, claim: Claim, out: &mut Vec<Waker>) -> Claim {
         let token = self.owner();
-        if token == 0 || self.is_signal.load(Ordering::Relaxed) {
+        if token == 0 || self.usage.is_signal() {
             return Claim::Unknown;
         }
         out.push(Waker { token, site: self.taken_at(), epoch: self.epoch.load(Ordering::Relaxed) });
         claim
     }
+
+    /// Who releases it, as far as that has been seen.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
 }
 
 impl Resource for RawLock {
     fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
-        self.wakers_with(Claim::Likely, out)
+        self.wakers_with(self.usage.claim(), out)
     }
 
     fn waited(&self, nanoseconds: u64) {

@@ -118,6 +118,11 @@ impl RawRLock {
         self.lock.owner()
     }
 
+    /// Who releases it; for this kind it does not matter.
+    pub fn usage(&self) -> &crate::trace::Usage {
+        self.lock.usage()
+    }
+
     /// Notes where it was taken. Called by the owner.
     #[inline]
     pub fn set_taken_at(&self, site: Option<Site>) {

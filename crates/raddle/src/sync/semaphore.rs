@@ -6,8 +6,8 @@
 
 use super::record_longest;
 use crate::park::{Parking, Signal, Stop};
-use crate::primitive::{AtomicBool, AtomicI64, AtomicU32, Ordering, Spin, const_unless_loom};
-use crate::trace::{Claim, Kind, Resource, Site, Waker, epoch};
+use crate::primitive::{AtomicI64, AtomicU32, Ordering, Spin, const_unless_loom};
+use crate::trace::{Claim, Kind, Resource, Site, Usage, Waker, epoch};
 
 /// With more holders than this, the list is given up.
 const MOST_HOLDERS: usize = 64;
@@ -19,7 +19,7 @@ pub struct Semaphore {
     freed: Signal,
     longest: AtomicU32,
     /// The list of holders says nothing (any more).
-    is_signal: AtomicBool,
+    usage: Usage,
     holders: Spin<Vec<Waker>>,
 }
 
@@ -31,7 +31,7 @@ impl Semaphore {
                 permits: AtomicI64::new(permits),
                 freed: Signal::new(),
                 longest: AtomicU32::new(0),
-                is_signal: AtomicBool::new(false),
+                usage: Usage::new(),
                 holders: Spin::new(Vec::new()),
             }
         }
@@ -116,35 +116,41 @@ impl Semaphore {
     /// Notes that the thread with this token has taken a permit.
     #[inline]
     pub fn note_acquired(&self, token: usize, site: Option<Site>) {
-        if self.is_signal.load(Ordering::Relaxed) {
+        if self.usage.is_signal() {
             return;
         }
         let mut holders = self.holders.lock();
         if holders.len() < MOST_HOLDERS {
             holders.push(Waker { token, site, epoch: epoch() });
         } else {
-            self.is_signal.store(true, Ordering::Relaxed);
+            self.usage.foreign();
         }
     }
 
     /// Notes that the thread with this token gives a permit back.
     #[inline]
     pub fn note_released(&self, token: usize) {
-        if self.is_signal.load(Ordering::Relaxed) {
+        if self.usage.is_signal() {
             return;
         }
         let mut holders = self.holders.lock();
         match holders.iter().rposition(|holder| holder.token == token) {
             Some(at) => {
                 holders.swap_remove(at);
+                self.usage.own();
             }
-            None => self.is_signal.store(true, Ordering::Relaxed),
+            None => self.usage.foreign(),
         }
+    }
+
+    /// Who gives its permits back, as far as that has been seen.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// Who holds its permits, as far as that is known.
     pub fn holders(&self) -> Vec<Waker> {
-        if self.is_signal.load(Ordering::Relaxed) { Vec::new() } else { self.holders.lock().clone() }
+        if self.usage.is_signal() { Vec::new() } else { self.holders.lock().clone() }
     }
 
     /// The longest wait so far, in seconds.
@@ -163,7 +169,7 @@ impl Resource for Semaphore {
     fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
         let before = out.len();
         out.extend(self.holders());
-        if out.len() == before { Claim::Unknown } else { Claim::Likely }
+        if out.len() == before { Claim::Unknown } else { self.usage.claim() }
     }
 
     fn waited(&self, nanoseconds: u64) {

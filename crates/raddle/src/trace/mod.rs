@@ -72,6 +72,8 @@ pub enum Kind {
 pub enum Claim {
     /// Anybody might: the wait is no edge of a wait-for graph.
     Unknown,
+    /// They hold it, but nothing has shown yet that whoever takes it also gives it back.
+    Possible,
     /// By what has been seen so far, only they; the rules of the object admit others.
     Likely,
     /// By the rules of the object, only they.
@@ -87,6 +89,51 @@ pub struct Waker {
     pub site: Option<Site>,
     /// The [`epoch`] in which it did: a later thread may have the same token.
     pub epoch: u32,
+}
+
+/// What has been seen of how a lock or semaphore is used: by whom it is given back.
+#[derive(Debug, Default)]
+pub struct Usage(crate::primitive::AtomicU8);
+
+impl Usage {
+    const OWN: u8 = 1;
+    const FOREIGN: u8 = 2;
+
+    crate::primitive::const_unless_loom! {
+        /// Nothing has been seen.
+        pub fn new() -> Self {
+            Self(crate::primitive::AtomicU8::new(0))
+        }
+    }
+
+    /// Its taker has given it back, or has taken it for a block of code.
+    #[inline]
+    pub fn own(&self) {
+        if self.0.load(Ordering::Relaxed) == 0 {
+            self.0.store(Self::OWN, Ordering::Relaxed);
+        }
+    }
+
+    /// Another thread has given it back: it is a signal, and says nothing about its holders from now on.
+    #[inline]
+    pub fn foreign(&self) {
+        self.0.store(Self::FOREIGN, Ordering::Relaxed);
+    }
+
+    /// Whether it is a signal.
+    #[inline]
+    pub fn is_signal(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::FOREIGN
+    }
+
+    /// What a holder of it means.
+    pub fn claim(&self) -> Claim {
+        match self.0.load(Ordering::Relaxed) {
+            Self::OWN => Claim::Likely,
+            Self::FOREIGN => Claim::Unknown,
+            _ => Claim::Possible,
+        }
+    }
 }
 
 static EPOCH: AtomicU32 = AtomicU32::new(1);

@@ -42,6 +42,8 @@ pub struct Thread {
     wait: Spin<Option<Wait>>,
     /// Whether it sleeps without a deadline: a hint, to be read without the lock.
     sleeps: AtomicBool,
+    /// Others may wait for what it does: it has used a bounded queue.
+    used: AtomicBool,
     /// Set when it ends: what a join waits for.
     done: Event,
 }
@@ -91,6 +93,8 @@ pub struct Waiting {
 pub struct Stuck {
     /// Its facts.
     pub waiting: Waiting,
+    /// The address of what it waits for.
+    pub object: usize,
     /// Who can end it.
     pub wakers: Vec<Waker>,
     /// How sure that is.
@@ -145,6 +149,7 @@ impl Thread {
             traps: AtomicU32::new(0),
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
+            used: AtomicBool::new(false),
             done: Event::new(),
         })
     }
@@ -209,7 +214,7 @@ impl Thread {
             FREED.lock().get_or_insert_with(HashMap::new).insert(self.token(), epoch);
         }
         self.done.set();
-        if nobody_awake() {
+        if self.used.load(Ordering::Relaxed) || nobody_awake() {
             nudge();
         }
     }
@@ -248,6 +253,21 @@ impl Thread {
         self.wait.lock().as_ref().map(|wait| look(&wait.facts))
     }
 
+    /// Makes it look again whether its wait can end, if it sleeps. To whatever it waits for that is a
+    /// spurious wake-up, and every wait checks what it was woken for.
+    pub fn nudge(&self) {
+        NUDGES.fetch_add(1, Ordering::Relaxed);
+        if let Some(wait) = self.wait.lock().as_ref().filter(|wait| wait.asleep) {
+            // SAFETY: the record's lock is held, so the waiter keeps the word alive.
+            crate::park::wake(unsafe { &*wait.word }, u32::MAX);
+        }
+    }
+
+    /// Another thread may need this one: its end is a reason to look again for those that wait.
+    pub fn mark_used(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
     /// The thread is about to do something in the middle of its wait: nobody takes it for asleep any more.
     pub fn rouse(&self) {
         self.sleeps.store(false, Ordering::SeqCst);
@@ -270,7 +290,7 @@ impl Thread {
         }
         let mut wakers = Vec::new();
         let claim = object.wakers(wait.facts.kind, &mut wakers);
-        Some(Stuck { waiting: wait.facts, wakers, claim })
+        Some(Stuck { waiting: wait.facts, object: wait.object.cast::<()>() as usize, wakers, claim })
     }
 }
 
@@ -370,15 +390,8 @@ pub(crate) fn nudges() -> u64 {
 /// Its wake-up is spurious to whatever it waits for, and every wait checks what it was woken for.
 pub fn nudge() {
     NUDGES.fetch_add(1, Ordering::Relaxed);
-    for thread in all() {
-        let wait = thread.wait.lock();
-        if let Some(wait) = wait.as_ref() {
-            if wait.asleep && !wait.facts.timed {
-                // SAFETY: the record's lock is held, so the waiter keeps the word alive.
-                crate::park::wake(unsafe { &*wait.word }, 1);
-                return;
-            }
-        }
+    if let Some(sleeper) = all().into_iter().find(|thread| thread.sleeps.load(Ordering::Relaxed)) {
+        sleeper.nudge();
     }
 }
 
