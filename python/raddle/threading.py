@@ -303,9 +303,8 @@ class Timer(Thread):
         if "_started" in fields or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         daemonic = fields.get("_daemonic")
-        super().__init__()
-        if daemonic is not None:
-            self._daemonic = daemonic
+        # Given, it is not asked of the calling thread, which may be the service thread and no Thread.
+        super().__init__(daemon=daemonic)
         if self._ticket:
             self._started.set()
         return getattr(self, name)
@@ -327,6 +326,8 @@ class Timer(Thread):
                 raise OverflowError("timeout value is too large")
             raise ValueError("Invalid value NaN (not a number)")
         self._ticket = _raddle.timer_add(self, interval)
+        if self._cancelled:
+            self._withdraw()
         if "_started" in self.__dict__:
             self._started.set()
 
@@ -341,6 +342,7 @@ class Timer(Thread):
 
     def _withdraw(self) -> None:
         """Out of the heap; who joins it goes on."""
+        self._cancelled = True
         if self._ticket:
             _raddle.timer_cancel(self._ticket)
         if self._gate is not None:
@@ -361,6 +363,10 @@ class Timer(Thread):
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
                 self._launch(wait=False)
+        except RuntimeError:
+            # At exit no thread can be started any more, and nobody waits for a daemon.
+            if not (_exiting and self.daemon):
+                raise
         finally:
             if self._gate is not None:
                 self._gate.set()

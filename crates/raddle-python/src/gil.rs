@@ -9,7 +9,7 @@ use raddle::park::{Host, Look, Stop};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The token of the thread that handles signals.
 static MAIN: AtomicUsize = AtomicUsize::new(0);
@@ -247,13 +247,24 @@ pub(crate) fn unraisable(py: Python<'_>, error: PyErr, about: *mut ffi::PyObject
     python(|| unsafe { unwinding::PyErr_WriteUnraisable(about) });
 }
 
+/// Whether a thread that came back from a wait of ours runs Python, as far as that is known: it has not begun
+/// another wait. A hint, which costs some yields where it is wrong.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// Most rounds to give the thread that woke this one to let go of the interpreter.
+const ROUNDS: u32 = 24;
+
 /// Takes the interpreter back, whatever happens in between.
 struct Attach(*mut ffi::PyThreadState);
 
 impl Drop for Attach {
     fn drop(&mut self) {
+        // Who woke us often lets go of the interpreter within a microsecond, to wait in turn. Asking for it
+        // before that means a sleep in the interpreter's own queue, and a wake-up across cores.
+        raddle::park::yield_until(|| !HELD.load(Ordering::Relaxed), ROUNDS);
         // SAFETY: the state came from PyEval_SaveThread in this thread, which is detached now.
         python(|| unsafe { ffi::PyEval_RestoreThread(self.0) });
+        HELD.store(true, Ordering::Relaxed);
     }
 }
 
@@ -286,6 +297,7 @@ impl PyHost {
     pub(crate) fn detached<R>(&self, wait: impl FnOnce() -> R) -> R {
         // SAFETY: the caller is attached.
         self.state.set(unsafe { ffi::PyEval_SaveThread() });
+        HELD.store(false, Ordering::Relaxed);
         let _attach = AttachCell(&self.state);
         wait()
     }
@@ -297,6 +309,7 @@ impl PyHost {
             fn drop(&mut self) {
                 // SAFETY: attached since the lines below.
                 self.0.set(unsafe { ffi::PyEval_SaveThread() });
+                HELD.store(false, Ordering::Relaxed);
             }
         }
         drop(Attach(self.state.get()));

@@ -109,13 +109,17 @@ impl Host for Alone {}
 
 /// Rounds of spinning that a new thread starts with.
 pub(crate) const SPIN_START: u32 = 24;
-const SPIN_MOST: u32 = 64;
+const SPIN_MOST: u32 = 320;
 const SPIN_LEAST: u32 = 2;
-/// A yield that takes longer than this, in nanoseconds, and brings nothing, gave the core to somebody else's work.
-const SPIN_ROUND: u64 = 100_000;
-/// After that a thread does not spin for some waits, since a sleeper gets the core back sooner than a yielder:
-/// for two at first, for twice as many each time it happens again, at most for two to this power.
-const SPIN_PAUSE: u32 = 9;
+/// One in so many waits spins as long as any may. Once both sides of a hand-over sleep, a short spin never
+/// outlasts the other's wake-up, and would never be found to pay again.
+const PROBE: u32 = 64;
+/// A yield that takes this long, in nanoseconds, has lost the core to somebody who does not wait for us.
+const ROBBED: u64 = 200_000;
+/// For how many times as long as the loss the thread then does not spin: a sleeper gets the core back at once.
+const CALM_FACTOR: u64 = 100;
+/// What a spin that succeeds saves, in nanoseconds: so many of them outweigh a loss.
+const WIN: u64 = 5_000;
 
 const MILLISECOND: u64 = 1_000_000;
 /// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
@@ -124,6 +128,47 @@ const FIRST_LOOK: u64 = 60 * MILLISECOND;
 const MOST_LOOKS: u32 = 4;
 /// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
+
+/// The time, unless this thread has lost its core by spinning and should not spin for a while.
+#[cfg(not(raddle_loom))]
+fn may_spin(thread: &Thread) -> Option<u64> {
+    let time = now();
+    (time >= thread.calm_until.load(std::sync::atomic::Ordering::Relaxed)).then_some(time)
+}
+
+/// The time after a yield that began at `before`, unless the yield was such a loss.
+#[cfg(not(raddle_loom))]
+fn still_worth(thread: &Thread, before: u64) -> Option<u64> {
+    let after = now();
+    let gone = after - before;
+    if gone > ROBBED && u64::from(thread.wins.swap(0, Ordering::Relaxed)) * WIN < gone {
+        thread.calm_until.store(after + gone * CALM_FACTOR, std::sync::atomic::Ordering::Relaxed);
+        return None;
+    }
+    Some(after)
+}
+
+/// Yields the core until `ready`, for at most this many rounds, and not where that loses it to others.
+///
+/// For what is over within microseconds: nothing sleeps here, and nothing wakes it.
+#[cfg(not(raddle_loom))]
+pub fn yield_until(mut ready: impl FnMut() -> bool, rounds: u32) {
+    if ready() {
+        return;
+    }
+    let thread = Thread::current();
+    let Some(mut before) = may_spin(&thread) else { return };
+    for _ in 0..rounds {
+        crate::primitive::yield_now();
+        if ready() {
+            return;
+        }
+        match still_worth(&thread, before) {
+            Some(time) => before = time,
+            None => return,
+        }
+    }
+}
 
 /// One wait of one thread, from the first try that failed to success or [`Stop`].
 pub struct Parking<'a> {
@@ -236,31 +281,24 @@ impl<'a> Parking<'a> {
         if ready() {
             return true;
         }
-        let spin = &self.thread.spin;
-        let budget = spin.load(Ordering::Relaxed);
-        if budget > SPIN_MOST {
-            // Pausing: counts down to the least budget.
-            spin.store(if budget == SPIN_MOST + 1 { SPIN_LEAST } else { budget - 1 }, Ordering::Relaxed);
-            return false;
-        }
-        let mut before = now();
-        for _ in 0..budget {
+        let thread = &self.thread;
+        let Some(mut before) = may_spin(thread) else { return false };
+        let usual = thread.spin.load(Ordering::Relaxed);
+        let probes = thread.waits.fetch_add(1, Ordering::Relaxed).is_multiple_of(PROBE);
+        for round in 0..if probes { SPIN_MOST } else { usual } {
             crate::primitive::yield_now();
-            if ready() {
-                spin.store((budget + 4).min(SPIN_MOST), Ordering::Relaxed);
-                self.thread.traps.store(0, Ordering::Relaxed);
+            let done = ready();
+            match still_worth(thread, before) {
+                Some(time) => before = time,
+                None => return done,
+            }
+            if done {
+                thread.spin.store(usual.max(2 * round + 8).min(SPIN_MOST), Ordering::Relaxed);
+                thread.wins.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
-            let after = now();
-            if after - before > SPIN_ROUND {
-                let traps = (self.thread.traps.load(Ordering::Relaxed) + 1).min(SPIN_PAUSE);
-                self.thread.traps.store(traps, Ordering::Relaxed);
-                spin.store(SPIN_MOST + (1 << traps), Ordering::Relaxed);
-                return false;
-            }
-            before = after;
         }
-        spin.store((budget - budget / 4).max(SPIN_LEAST), Ordering::Relaxed);
+        thread.spin.store((usual - usual / 4).max(SPIN_LEAST), Ordering::Relaxed);
         false
     }
 

@@ -37,8 +37,11 @@ pub struct Thread {
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
-    /// How often in a row spinning gave the core away for nothing; kept by the door.
-    pub(crate) traps: AtomicU32,
+    /// How often that has paid since it last lost the core; how many waits there have been; until when the
+    /// door does not spin, on the clock. All kept by the door.
+    pub(crate) wins: AtomicU32,
+    pub(crate) waits: AtomicU32,
+    pub(crate) calm_until: AtomicU64,
     wait: Spin<Option<Wait>>,
     /// Whether it sleeps without a deadline: a hint, to be read without the lock.
     sleeps: AtomicBool,
@@ -146,7 +149,9 @@ impl Thread {
             since: AtomicU32::new(freed_in(token)),
             life: AtomicU8::new(life as u8),
             spin: AtomicU32::new(crate::park::SPIN_START),
-            traps: AtomicU32::new(0),
+            wins: AtomicU32::new(0),
+            waits: AtomicU32::new(1),
+            calm_until: AtomicU64::new(0),
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
