@@ -32,10 +32,10 @@ EXPECTED_FAILURES = [
     ),
     (
         "*test_stress_signals.py::test_*stdlib-SimpleQueue.get*",
-        (3, 12) <= sys.version_info < (3, 12, 2),
+        True,
         {"test_deadline_stays_under_signals"},
         False,
-        "a signal makes _queue.SimpleQueue.get of 3.12.0 and 3.12.1 forget its deadline",
+        "a signal just before its deadline makes _queue.SimpleQueue.get wait for ever (now and then)",
     ),
     # Where raddle differs on purpose, or for now: docs/ say so to users.
     (
@@ -48,9 +48,20 @@ EXPECTED_FAILURES = [
     (
         "*raddle*",
         True,
-        {"test_hook_set_on_the_instance", "test_hook_patched_on_the_class", "test_hook_added_to_a_subclass_later"},
+        {
+            "test_hook_set_on_the_instance",
+            "test_hook_patched_on_the_class",
+            "test_hook_added_to_a_subclass_later",
+        },
         True,
         "hooks are looked for on the type, once, when a queue is made",
+    ),
+    (
+        "*test_stalls.py*",
+        True,
+        {"test_last_one[thread of the standard library]", "test_last_one[by other means]"},
+        True,
+        "the end of a thread that raddle did not start is not noticed; waiters look up for some seconds only",
     ),
     (
         "*raddle*",
@@ -115,7 +126,11 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIME_LIMIT, method="thread"))
         for pattern, holds, functions, runs, reason in EXPECTED_FAILURES:
-            if holds and item.originalname in functions and fnmatch.fnmatchcase(item.nodeid, pattern):
+            if (
+                holds
+                and {item.originalname, item.name} & functions
+                and fnmatch.fnmatchcase(item.nodeid, pattern)
+            ):
                 item.add_marker(pytest.mark.xfail(reason=reason, run=runs, strict=True))
 
 

@@ -364,12 +364,25 @@ class Timer(Thread):
                 self._name  # noqa: B018 - makes the Thread
                 self._launch(wait=False)
         except RuntimeError:
-            # At exit no thread can be started any more, and nobody waits for a daemon.
-            if not (_exiting and self.daemon):
+            # At exit 3.12 starts no more threads. Nobody waits for a daemon; others run in the service thread.
+            if not _exiting:
                 raise
+            if not self.daemon:
+                self._run_here()
         finally:
             if self._gate is not None:
                 self._gate.set()
+
+    def _run_here(self) -> None:
+        """Run in the calling thread, which no Thread stands for, as this Thread."""
+        ident = get_ident()
+        _active[ident] = self
+        try:
+            self.run()
+        except BaseException:
+            self._invoke_excepthook(self)
+        finally:
+            _active.pop(ident, None)
 
     def _waits(self) -> bool:
         """Whether it is started and neither due nor cancelled."""

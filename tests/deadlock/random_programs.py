@@ -209,6 +209,10 @@ class Running:
             other = self.std.Thread(target=made.release)
             other.start()
             other.join()
+        else:
+            # Seen once to be released by its taker: until then it might be a gate, which is not accused.
+            made.acquire()
+            made.release()
         return made
 
     def start(self):

@@ -163,7 +163,11 @@ pub(crate) fn lock_patience(
     blocking: Option<&Bound<'_, PyAny>>,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Patience> {
-    let blocking = truth(blocking, true)?;
+    // Before 3.12 the standard library reads an integer here.
+    let blocking = match blocking {
+        Some(blocking) if cfg!(not(Py_3_12)) => blocking.extract::<i32>()? != 0,
+        blocking => truth(blocking, true)?,
+    };
     let seconds = timeout.map_or(Ok(-1.0), seconds)?;
     if !blocking && seconds != -1.0 {
         return Err(PyValueError::new_err("can't specify a timeout for a non-blocking call"));

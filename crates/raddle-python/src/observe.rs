@@ -104,8 +104,12 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
             return Ok(Look::Again);
         }
         if first_time(deadlock.key()) {
-            me.rouse();
-            return host.attached(|| tell_deadlock(host, &deadlock)).map(|()| Look::Settled);
+            return host
+                .attached(|| {
+                    me.rouse();
+                    tell_deadlock(host, &deadlock)
+                })
+                .map(|()| Look::Settled);
         }
         return Ok(Look::Settled);
     }
@@ -121,19 +125,24 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
     look_for_stall(host, &me)
 }
 
-/// Whether every thread that is known sleeps without a deadline; Python then asks about the others.
-fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
+/// The waits of all known threads, and the threads, if every one of them sleeps without a deadline.
+fn all_stuck() -> Option<(Vec<u64>, Vec<usize>)> {
     let mut numbers = Vec::new();
     let mut tokens = Vec::new();
     for thread in all() {
-        let Some(stuck) = thread.stuck() else {
-            host.found.stall.set(0);
-            return Ok(Look::Settled);
-        };
-        numbers.push(stuck.waiting.number);
+        numbers.push(thread.stuck()?.waiting.number);
         tokens.push(thread.token());
     }
     numbers.sort_unstable();
+    Some((numbers, tokens))
+}
+
+/// Whether every thread that is known sleeps without a deadline; Python then asks about the others.
+fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
+    let Some((numbers, tokens)) = all_stuck() else {
+        host.found.stall.set(0);
+        return Ok(Look::Settled);
+    };
     let mark = numbers.iter().fold(1u64, |mark, number| mark.wrapping_mul(31).wrapping_add(*number)) | 1;
     if host.found.stall.replace(mark) != mark {
         return Ok(Look::Again);
@@ -143,10 +152,14 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
     if !detect::find_all().is_empty() || !first_time(numbers.clone()) {
         return Ok(Look::Settled);
     }
-    me.rouse();
     let told = host.attached(|| {
         // SAFETY: attached by the line above.
         let py = unsafe { Python::assume_attached() };
+        // Getting attached may have taken until somebody who ran Python was through, and had woken one of them.
+        if all_stuck().is_none_or(|(now, _)| now != numbers) {
+            return false;
+        }
+        me.rouse();
         let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return false };
         let told = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&stall, &[&tokens])?));
         told.unwrap_or_else(|error| {

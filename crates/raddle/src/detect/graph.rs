@@ -10,7 +10,7 @@
 //! wait, for the same owner, then it was so all the time in between, and no party could have let anything go.
 //! [`Deadlock::same_as`] compares the two; the caller lets time pass between them.
 
-use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token, nobody_awake};
+use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token};
 use crate::trace::{Claim, Kind, Site};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -132,10 +132,10 @@ fn is_deadlock(kinds: &[Kind]) -> bool {
 /// Whether a cycle in which something is held that nobody has been seen to give back is one all the same.
 ///
 /// Such a lock or semaphore may be a gate, which another thread is about to open. It is believed where the
-/// threads block each other on different locks, as those who take several do, and where no thread is left
-/// that could open it.
+/// threads block each other on different locks, as those who take several do. Elsewhere it is a stall if
+/// nobody is left who could open it, and nothing at all if somebody is.
 fn is_believable(nodes: &[Node], parties: &[usize], kinds: &[Kind]) -> bool {
-    if parties.iter().all(|at| nodes[*at].stuck.claim > Claim::Possible) || nobody_awake() {
+    if parties.iter().all(|at| nodes[*at].stuck.claim > Claim::Possible) {
         return true;
     }
     let mut objects: Vec<usize> = parties.iter().map(|at| nodes[*at].stuck.object).collect();
