@@ -577,6 +577,8 @@ _PLACED = (
     "Timer",
     "RLock",
     "Lock",
+    "enumerate",
+    "active_count",
 )
 
 
