@@ -100,8 +100,10 @@ if _HANDLES:
 else:
     from threading import _start_new_thread  # type: ignore[attr-defined]
 
-#: Set when the interpreter exits: a timer started from then on gets its thread at once.
+#: Set when the interpreter exits and waits for its threads.
 _exiting = False
+#: Set when it has: a timer started from then on gets its thread at once, or the error that there is none.
+_exited = False
 
 
 class ThreadState(str):
@@ -318,7 +320,7 @@ class Timer(Thread):
         if self._ticket or self._record is not None:
             raise RuntimeError("threads can only be started once")
         interval = self.interval
-        if type(self).run is not Timer.run or _exiting or interval is None:
+        if type(self).run is not Timer.run or _exited or interval is None:
             self._started.is_set()  # the whole Thread is needed now
             return super().start()
         if not interval <= TIMEOUT_MAX:
@@ -506,7 +508,7 @@ def _to_wait_for() -> list[_StdThread]:
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    global _exiting
+    global _exiting, _exited
     _exiting = True
     while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
@@ -514,6 +516,7 @@ def _wait_for_threads() -> None:
         if not alive:
             # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
             _raddle.yield_now()
+    _exited = True
     _raddle.timer_cancel_all()
 
 
