@@ -115,6 +115,9 @@ def pytest_configure(config):
     for name, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)
+    # A shell starts what it puts in the background with SIGINT ignored, and programs inherit that from us.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config):
