@@ -7,9 +7,9 @@ program may change while it holds ``self.mutex``, and each call ends up here. Th
 
 from __future__ import annotations
 
+import queue as _std
 from collections import deque
 from heapq import heapify, heappop, heappush
-from time import monotonic
 from typing import Any
 
 from raddle import _raddle
@@ -72,7 +72,7 @@ def hook_qsize(self: Any) -> int:
 
 
 # The parts are read from the instance's dictionary: its attributes of the same names have to ask first whether the
-# queue is open. A program that replaces one replaces it there.
+# queue is open. A program that replaces one replaces it there. The clock is the standard module's: tests replace it.
 
 
 def put(self: Any, item: Any, block: bool, timeout: float | None) -> None:
@@ -83,9 +83,9 @@ def put(self: Any, item: Any, block: bool, timeout: float | None) -> None:
             raise errors.ShutDown
         maxsize = self.maxsize
         if maxsize > 0 and self._qsize() >= maxsize:
-            deadline = None if timeout is None else monotonic() + timeout
+            deadline = None if timeout is None else _std.time() + timeout
             while self._qsize() >= self.maxsize:
-                remaining = None if deadline is None else deadline - monotonic()
+                remaining = None if deadline is None else deadline - _std.time()
                 if not block or (remaining is not None and remaining <= 0.0):
                     raise errors.Full
                 not_full.wait(remaining)
@@ -101,11 +101,11 @@ def get(self: Any, block: bool, timeout: float | None) -> Any:
     not_empty = parts["not_empty"]
     with not_empty:
         if not self._qsize():
-            deadline = None if timeout is None else monotonic() + timeout
+            deadline = None if timeout is None else _std.time() + timeout
             while not self._qsize():
                 if parts["is_shutdown"]:
                     raise errors.ShutDown
-                remaining = None if deadline is None else deadline - monotonic()
+                remaining = None if deadline is None else deadline - _std.time()
                 if not block or (remaining is not None and remaining <= 0.0):
                     raise errors.Empty
                 not_empty.wait(remaining)
