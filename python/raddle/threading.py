@@ -100,9 +100,8 @@ if _HANDLES:
 else:
     from threading import _start_new_thread  # type: ignore[attr-defined]
 
-#: Set when the interpreter exits and waits for its threads.
-_exiting = False
-#: Set when it has: a timer started from then on gets its thread at once, or the error that there is none.
+#: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at once,
+#: or the error that there is none.
 _exited = False
 
 
@@ -365,9 +364,9 @@ class Timer(Thread):
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
                 self._launch(wait=False)
-        except RuntimeError:
+        except RuntimeError as error:
             # At exit 3.12 starts no more threads. Nobody waits for a daemon; others run in the service thread.
-            if not _exiting:
+            if "interpreter shutdown" not in str(error):
                 raise
             if not self.daemon:
                 self._run_here()
@@ -508,8 +507,7 @@ def _to_wait_for() -> list[_StdThread]:
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    global _exiting, _exited
-    _exiting = True
+    global _exited
     while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
             thread.join()
