@@ -49,6 +49,8 @@ _NOT_THE_PROGRAM = (_HERE, os.path.abspath(_std.__file__), "<frozen runpy>", "<f
 class DeadlockError(RuntimeError):
     """Waiting would never end: the threads named in the message wait for each other.
 
+    The message is one line, since the report has been printed when this is raised.
+
     Attributes:
         report: the ``Report``, with all parties.
     """
@@ -56,7 +58,8 @@ class DeadlockError(RuntimeError):
     code = "raddle-deadlock"
 
     def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
+        waits = ", ".join(f"'{party.thread_name}' for {_wanted(party)}" for party in report.parties)
+        super().__init__(f"{_circle(report.parties)}: {waits}")
         self.report = report
 
 
@@ -338,10 +341,7 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
         parties.append(Party(_thread_name(ident), ident, holds, item, kind, since, site, stack))
     names = [party.thread_name for party in parties]
     advice = _advice(parties)
-    lines = [
-        f"raddle: {'deadlock' if proven else 'likely deadlock'}: "
-        + (f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself")
-    ]
+    lines = [f"raddle: {'deadlock' if proven else 'likely deadlock'}: {_circle(parties)}"]
     for party, (_, _, _, _, holders) in zip(parties, raw, strict=True):
         lines.extend(
             _party_lines(party, [(ident, site) for ident, site in holders if _thread_name(ident) in names])
@@ -352,9 +352,16 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
     return Report("deadlock", proven, parties, advice, "\n".join(lines))
 
 
+def _circle(parties: list[Party]) -> str:
+    return f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself"
+
+
+def _wanted(party: Party) -> str:
+    return " ".join(filter(None, (_WAITS.get(party.kind, ""), _describe(party.waits_for, party.kind))))
+
+
 def _party_lines(party: Party, holders: list[tuple[int, Any]]) -> list[str]:
-    what = " ".join(filter(None, (_WAITS.get(party.kind, ""), _describe(party.waits_for, party.kind))))
-    lines = [f"  Thread '{party.thread_name}' waits for {what}"]
+    lines = [f"  Thread '{party.thread_name}' waits for {_wanted(party)}"]
     if party.site:
         file, _, line = party.site.rpartition(":")
         lines.append(f'    in {party.kind}, at File "{file}", line {line}')
