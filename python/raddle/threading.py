@@ -11,6 +11,7 @@ have ``state``, and ``snapshot()`` tells of all threads what they hold and what 
 
 from __future__ import annotations
 
+import atexit as _atexit
 import os as _os
 import sys as _sys
 import threading as _std
@@ -34,13 +35,17 @@ from threading import (  # by name for type checkers; what the running Python ha
     settrace,
     stack_size,
 )
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-if not TYPE_CHECKING:
+TYPE_CHECKING = False  # as type checkers know it
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
     from threading import *  # noqa: F403
 
-from raddle import _originals, _raddle
-from raddle._raddle import (
+    from raddle._named_tuple import NamedTuple
+
+from raddle import _originals, _raddle  # noqa: E402
+from raddle._raddle import (  # noqa: E402
     Barrier,
     BoundedSemaphore,
     Condition,
@@ -507,15 +512,26 @@ def _to_wait_for() -> list[_StdThread]:
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    global _exited
     while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
             thread.join()
         if not alive:
             # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
             _raddle.yield_now()
+    _close_timers()
+
+
+def _close_timers() -> None:
+    """Nothing fires any more: the thread that serves timers must not meet an interpreter that is no longer there."""
+    global _exited
     _exited = True
-    _raddle.timer_cancel_all()
+    _raddle.timer_close()
+    while _raddle.timer_is_serving():
+        _raddle.yield_now()
+
+
+# After the callbacks of the program's own, which were registered later as a rule.
+_atexit.register(_close_timers)
 
 
 if _HANDLES:
@@ -543,7 +559,7 @@ else:
         def release(self) -> None:
             pass
 
-    class _ShutdownLocks(set[Any]):
+    class _ShutdownLocks(set):  # type: ignore[type-arg]
         """The locks that the interpreter takes at exit: before all others the one that waits through the door."""
 
         _exit = _ExitLock()

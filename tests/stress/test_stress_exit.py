@@ -5,6 +5,7 @@ The exit code and the output must be those of a program without threads. `RADDLE
 
 import concurrent.futures
 import os
+import subprocess
 
 import pytest
 
@@ -134,6 +135,19 @@ def test_daemon_timer_while_the_interpreter_ends(impl):
     code = "import atexit, time\ntimer(0.05, int)\natexit.register(time.sleep, 0.3)\n"
     done = run_child(impl.prelude + SETUP + code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_daemon_timer_after_the_interpreter_has_ended(impl):
+    """The process is held up behind the interpreter's end, in C, until the timer is long due."""
+    code = """
+import ctypes
+timer(0.25, int)
+ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).getchar, ctypes.c_void_p))
+print('main ends')
+"""
+    with subprocess.Popen(["sleep", "0.8"], stdout=subprocess.PIPE) as holds_up:
+        done = run_child(impl.prelude + SETUP + code, stdin=holds_up.stdout)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "main ends\n", "")
 
 
 def test_finalizers_at_exit(impl):
