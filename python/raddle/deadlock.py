@@ -12,17 +12,21 @@ Importing any of raddle's mirrors turns detection on, for reports only. ``enable
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import threading as _std
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TextIO
 
 from raddle import _raddle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple, TextIO
+else:
+    from raddle._named_tuple import NamedTuple
 
 __all__ = [
     "STALL_EXIT_CODE",
@@ -297,6 +301,8 @@ def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None
     frame = (frames or sys._current_frames()).get(ident)
     if frame is None:
         return None, ""
+    import traceback  # slow to load, and most programs never get here
+
     summary = traceback.extract_stack(frame)
     # Frames that start the thread or the program, and those that wait on its behalf, are not the program's.
     own = [entry for entry in summary if not entry.filename.startswith(_NOT_THE_PROGRAM)] or summary[-1:]
@@ -438,16 +444,12 @@ def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
 
 def _handles_signals() -> bool:
     """Whether the program has a signal handler of its own, which may end the main thread's wait."""
-    for number in signal.valid_signals():
+    for number in _signal.valid_signals():
         try:
-            handler = signal.getsignal(number)
+            handler = _signal.getsignal(number)
         except (OSError, ValueError):
             continue
-        if (
-            callable(handler)
-            and handler is not signal.default_int_handler
-            and not isinstance(handler, signal.Handlers)
-        ):
+        if callable(handler) and handler is not _signal.default_int_handler:
             return True
     return False
 

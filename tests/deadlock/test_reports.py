@@ -623,7 +623,9 @@ say("end")
             report, _, traceback = program.err.text.partition("Exception in thread")
             assert report.startswith("raddle: deadlock: ") and report.count("Advice: ") == 1
             last = traceback.splitlines()[-1]
-            assert last.startswith("raddle.deadlock.DeadlockError: 2 threads wait for each other: 'Thread-"), last
+            assert last.startswith(
+                "raddle.deadlock.DeadlockError: 2 threads wait for each other: 'Thread-"
+            ), last
             assert program.err.text.count("Advice: ") == program.err.text.count("DeadlockError") == 1
 
     @pytest.mark.parametrize("delay", [0.1, 0.28, 0.3, 0.32, 0.34, 0.5])
