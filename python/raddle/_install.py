@@ -11,13 +11,18 @@ import _thread
 import importlib
 import os
 import sys
-import weakref
+from _weakref import ref
 from collections import defaultdict
 from collections.abc import Iterator
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
 
 from raddle import _originals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
+    from raddle._named_tuple import NamedTuple
 
 __all__ = ["Installation", "install", "uninstall"]
 
@@ -72,7 +77,7 @@ class Installation:
         # (object, attribute, before, now), in order of change
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._originals: dict[int, tuple[str, Any]] = {}  # id of a standard object: (its public name, itself)
-        self._loaded = [(name, weakref.ref(module)) for name, module in _modules() if not _is_owner(name)]
+        self._loaded = [(name, ref(module)) for name, module in _modules() if not _is_owner(name)]
         self._missed: list[str] | None = None
 
     @property
@@ -222,10 +227,10 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 
 def _find_missed(
-    loaded: list[tuple[str, weakref.ref[ModuleType]]], originals: dict[int, tuple[str, Any]]
+    loaded: list[tuple[str, ref[ModuleType]]], originals: dict[int, tuple[str, Any]]
 ) -> Iterator[str]:
-    for name, ref in loaded:
-        module = ref()
+    for name, reference in loaded:
+        module = reference()
         if module is not None:
             # Not vars(): it would load a lazy module.
             yield from _missed_in(name, object.__getattribute__(module, "__dict__"), name, originals)
