@@ -11,6 +11,7 @@ have ``state``, and ``snapshot()`` tells of all threads what they hold and what 
 
 from __future__ import annotations
 
+import _thread
 import os as _os
 import sys as _sys
 import threading as _std
@@ -95,14 +96,11 @@ __excepthook__ = _std.__excepthook__
 
 # From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
 _HANDLES = _sys.version_info >= (3, 13)
-if _HANDLES:
-    from threading import _start_joinable_thread  # type: ignore[attr-defined]
-else:
-    from threading import _start_new_thread  # type: ignore[attr-defined]
+#: The function of the standard module that starts a thread, and what it was before any program replaced it.
+_START = "_start_joinable_thread" if _HANDLES else "_start_new_thread"
+_std_start: Any = getattr(_thread, _START[1:])
 
-#: Set when the interpreter exits and waits for its threads.
-_exiting = False
-#: Set when it has: a timer started from then on gets its thread at once, or the error that there is none.
+#: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at once, or the error that there is none.
 _exited = False
 
 
@@ -189,16 +187,20 @@ class Thread(_StdThread):
     def _launch(self, wait: bool = True) -> None:
         record = self._record = _raddle.ThreadRecord()
         record.belong(self)
-        record.ready()
+        if not self.daemon:
+            _keep_process_for(record)
         # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
         started = self._started = Event()
+        start = getattr(_std, _START)
         with _std._active_limbo_lock:  # type: ignore[attr-defined]
             _limbo[self] = self
         try:
-            if _HANDLES:
-                _start_joinable_thread(self._bootstrap, handle=self._handle, daemon=self.daemon)
+            if start is _std_start:
+                if _HANDLES:
+                    self._handle = record
+                record.start(self._bootstrap)  # type: ignore[attr-defined]
             else:
-                _start_new_thread(self._bootstrap, ())
+                self._launch_by(start, record)
         except BaseException:
             with _std._active_limbo_lock:  # type: ignore[attr-defined]
                 _limbo.pop(self, None)
@@ -208,16 +210,31 @@ class Thread(_StdThread):
         if wait:
             started.wait()
 
-    def _bootstrap(self) -> None:
-        record = self._record
-        assert record is not None, "started by _launch"
-        record.adopt()
-        try:
-            super()._bootstrap()  # type: ignore[misc]
-        finally:
-            record.end()
+    def _launch_by(self, start: Callable[..., object], record: _raddle.ThreadRecord) -> None:
+        """Start it as the standard library does, by the function that a debugger, say, has put in place of its own."""
+        record.ready()
 
-    if not _HANDLES:
+        def bootstrap() -> None:
+            record.adopt()
+            try:
+                self._bootstrap()  # type: ignore[attr-defined]
+            finally:
+                record.end()
+
+        if _HANDLES:
+            start(bootstrap, handle=self._handle, daemon=self.daemon)
+        else:
+            start(bootstrap, ())
+
+    if _HANDLES:
+
+        def _after_fork(self, new_ident: int | None = None) -> None:
+            if self._handle is not self._record:
+                super()._after_fork(new_ident)  # type: ignore[misc]
+            else:
+                self._started._at_fork_reinit()
+
+    else:
 
         def _stop(self) -> None:
             if self._tstate_lock is None and not self._is_stopped:
@@ -365,26 +382,9 @@ class Timer(Thread):
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
                 self._launch(wait=False)
-        except RuntimeError:
-            # At exit 3.12 starts no more threads. Nobody waits for a daemon; others run in the service thread.
-            if not _exiting:
-                raise
-            if not self.daemon:
-                self._run_here()
         finally:
             if self._gate is not None:
                 self._gate.set()
-
-    def _run_here(self) -> None:
-        """Run in the calling thread, which no Thread stands for, as this Thread."""
-        ident = get_ident()
-        _active[ident] = self
-        try:
-            self.run()
-        except BaseException:
-            self._invoke_excepthook(self)
-        finally:
-            _active.pop(ident, None)
 
     def _waits(self) -> bool:
         """Whether it is started and neither due nor cancelled."""
@@ -491,25 +491,28 @@ def snapshot() -> list[ThreadSnapshot]:
     return found
 
 
-def _to_wait_for() -> list[_StdThread]:
+#: The records of threads that keep the process alive, and of some that have ended.
+_keepers: set[_raddle.ThreadRecord] = set()
+_prune_at = 64
+
+
+def _keep_process_for(record: _raddle.ThreadRecord) -> None:
+    global _prune_at
+    _keepers.add(record)
+    if len(_keepers) >= _prune_at:
+        _keepers.difference_update([record for record in tuple(_keepers) if record.is_done()])
+        _prune_at = 2 * len(_keepers) + 64
+
+
+def _to_wait_for() -> list[_StdThread | _raddle.ThreadRecord]:
     """Raddle's threads that keep the process alive, and the timers that will."""
-    me = _std.current_thread()
-    found: list[_StdThread] = [timer for timer in _raddle.timers() if not timer.daemon]
-    for thread in _std_enumerate():
-        if (
-            isinstance(thread, Thread)
-            and thread is not me
-            and thread._record is not None
-            and not thread.daemon
-        ):
-            found.append(thread)
-    return found
+    timers = [timer for timer in _raddle.timers() if not timer.daemon]
+    return [*timers, *(record for record in tuple(_keepers) if not record.is_done())]
 
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    global _exiting, _exited
-    _exiting = True
+    global _exited
     while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
             thread.join()
@@ -562,12 +565,17 @@ else:
 def _after_fork_in_child() -> None:
     """Only the calling thread is left; it may be any, and is the main thread from now on."""
     _raddle.after_fork_in_child()
+    _keepers.clear()
     if not _HANDLES:
         # The standard library has just made a new set.
         _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)  # type: ignore[attr-defined]
 
 
-_os.register_at_fork(after_in_child=_after_fork_in_child)
+_os.register_at_fork(
+    before=_raddle.before_fork,
+    after_in_parent=_raddle.after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
 
 
 _PLACED = (

@@ -45,8 +45,8 @@ impl Drop for Hang {
 /// [`Hang`] stops the thread. So whatever may run foreign code from a thread of the program goes through the
 /// functions below, and not through PyO3's methods.
 mod unwinding {
-    use pyo3::ffi::PyObject;
-    use std::ffi::c_int;
+    use pyo3::ffi::{PyObject, PyThreadState};
+    use std::ffi::{c_char, c_int};
 
     unsafe extern "C-unwind" {
         pub(super) fn PyObject_Vectorcall(
@@ -72,6 +72,11 @@ mod unwinding {
         pub(super) fn PyObject_ClearWeakRefs(object: *mut PyObject);
         pub(super) fn Py_DecRef(object: *mut PyObject);
         pub(super) fn PyErr_WriteUnraisable(object: *mut PyObject);
+        pub(super) fn PyThreadState_Clear(state: *mut PyThreadState);
+        #[cfg(not(Py_3_13))]
+        pub(super) fn _PyErr_WriteUnraisableMsg(message: *const c_char, object: *mut PyObject);
+        #[cfg(Py_3_13)]
+        pub(super) fn PyErr_FormatUnraisable(format: *const c_char, ...);
     }
 }
 
@@ -245,6 +250,99 @@ pub(crate) fn unraisable(py: Python<'_>, error: PyErr, about: *mut ffi::PyObject
     error.restore(py);
     // SAFETY: an exception is set; `about` is null or a live object.
     python(|| unsafe { unwinding::PyErr_WriteUnraisable(about) });
+}
+
+/// Tells `sys.unraisablehook` of an error that has ended a thread.
+pub(crate) fn unraisable_in_thread(py: Python<'_>, error: PyErr, callable: *mut ffi::PyObject) {
+    error.restore(py);
+    // SAFETY: an exception is set; `callable` is a live object, and the format asks for one.
+    python(|| unsafe {
+        #[cfg(not(Py_3_13))]
+        unwinding::_PyErr_WriteUnraisableMsg(c"in thread started by".as_ptr(), callable);
+        #[cfg(Py_3_13)]
+        unwinding::PyErr_FormatUnraisable(c"Exception ignored in thread started by %R".as_ptr(), callable);
+    });
+}
+
+unsafe extern "C" {
+    /// Public from 3.13 on; exported under the other name before.
+    #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
+    fn Py_IsFinalizing() -> std::ffi::c_int;
+    fn PyThreadState_DeleteCurrent();
+    fn PyThread_get_stacksize() -> usize;
+}
+
+/// Whether the interpreter has begun to take itself down: other threads do not get it any more.
+pub(crate) fn is_finalizing() -> bool {
+    // SAFETY: reads a flag; may be called by any thread.
+    unsafe { Py_IsFinalizing() != 0 }
+}
+
+/// The size in bytes set by `threading.stack_size`, if one was set.
+pub(crate) fn stack_size() -> Option<usize> {
+    // SAFETY: reads a field of the interpreter; attached.
+    Some(unsafe { PyThread_get_stacksize() }).filter(|size| *size != 0)
+}
+
+/// How many threads were told to run Python and are not attached yet.
+static ARRIVING: AtomicUsize = AtomicUsize::new(0);
+
+/// One that was. Counted until it is attached, or dropped because there is no thread for it.
+pub(crate) struct Arrival(());
+
+impl Arrival {
+    pub(crate) fn new() -> Self {
+        ARRIVING.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // Release: pairs with `wait_for_arrivals`; the interpreter's list of thread states is as it should be.
+        ARRIVING.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// In a forked child: those of the parent do not come.
+pub(crate) fn forget_arrivals() {
+    ARRIVING.store(0, Ordering::Relaxed);
+}
+
+/// Lets all threads that are to run Python attach. Called detached.
+pub(crate) fn wait_for_arrivals() {
+    while ARRIVING.load(Ordering::Acquire) > 0 {
+        raddle::primitive::yield_now();
+    }
+}
+
+/// Runs `body` attached, in a thread that Python does not know yet: with a thread state of its own, from
+/// the first line of a thread to its end.
+///
+/// The state is made and deleted in the thread that it is for, as `PyGILState_Ensure` does it for a thread of C: that
+/// binds it to this thread on every version. It is new for each call, so `threading.local`, context variables,
+/// trace functions and pending exceptions are those of a new thread.
+pub(crate) fn as_new_thread(arrival: Arrival, body: impl FnOnce(Python<'_>)) {
+    if is_finalizing() {
+        // The interpreter would end this thread when it asks to be attached, if it is still there to be asked.
+        drop(arrival);
+        return drop(Hang);
+    }
+    // SAFETY: needs no thread state; the main interpreter is there, since its end has not begun.
+    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
+    if state.is_null() {
+        // SAFETY: does not return. What the interpreter does in `PyGILState_Ensure`: nobody can be told.
+        unsafe { ffi::Py_FatalError(c"raddle: no memory for the state of a new thread".as_ptr()) };
+    }
+    drop(Attach(state));
+    drop(arrival);
+    // SAFETY: attached by the line above.
+    body(unsafe { Python::assume_attached() });
+    // SAFETY: the calling thread's own state, current, with no frame left in it.
+    python(|| unsafe { unwinding::PyThreadState_Clear(state) });
+    // SAFETY: cleared, current and not used any more; lets go of the interpreter.
+    unsafe { PyThreadState_DeleteCurrent() };
+    HELD.store(false, Ordering::Relaxed);
 }
 
 /// Whether a thread that came back from a wait of ours runs Python, as far as that is known: it has not begun

@@ -2,16 +2,17 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::gil::PyHost;
+use crate::gil::{self, Arrival, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o};
 use crate::observe;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::types::{PyAnyMethods, PyString};
 use pyo3::{Bound, PyAny, PyResult, ffi};
 use raddle::park::{Parking, Stop};
 use raddle::trace::Kind;
 use raddle::trace::thread::{Life, Thread};
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -39,6 +40,92 @@ unsafe extern "C" fn py_adopt(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     // SAFETY: a method of the type.
     unsafe { Me::from_ptr(object) }.thread.adopt();
     none()
+}
+
+/// A run of a thread: the references that it owns until it has an interpreter to give them back to.
+struct Run {
+    record: *mut ffi::PyObject,
+    bootstrap: *mut ffi::PyObject,
+    arrival: Option<Arrival>,
+}
+
+// SAFETY: the pointers are only used by threads that are attached.
+unsafe impl Send for Run {}
+
+impl Run {
+    /// In the new thread, detached: the whole of what it does.
+    fn run(mut self) {
+        let Some(arrival) = self.arrival.take() else { return };
+        gil::as_new_thread(arrival, move |py| {
+            // SAFETY: a reference is owned; attached.
+            let bootstrap = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, self.bootstrap) };
+            match gil::call(&bootstrap, &[]) {
+                Ok(result) => gil::release(result),
+                Err(error) if error.is_instance_of::<PySystemExit>(py) => {
+                    gil::release(error.into_value(py).into_bound(py).into_any())
+                }
+                Err(error) => gil::unraisable_in_thread(py, error, self.bootstrap),
+            }
+            gil::release(bootstrap);
+            // SAFETY: the record is alive by the reference that is given up below.
+            unsafe { Me::from_ptr(self.record) }.clear();
+            drop(self);
+        });
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // SAFETY: the references taken in `py_start`; attached, also where no thread could be started.
+        unsafe {
+            gil::decref(self.bootstrap);
+            gil::decref(self.record);
+        }
+    }
+}
+
+unsafe extern "C" {
+    /// Since 3.13; a RuntimeError.
+    #[cfg_attr(not(Py_3_13), link_name = "PyExc_RuntimeError")]
+    static PyExc_PythonFinalizationError: *mut ffi::PyObject;
+}
+
+/// Starts a thread of the operating system that is this record's, and calls what it is given.
+unsafe extern "C" fn py_start(object: *mut ffi::PyObject, bootstrap: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        if gil::is_finalizing() {
+            // SAFETY: attached; a class of the interpreter.
+            unsafe {
+                let text = c"can't create new thread at interpreter shutdown";
+                ffi::PyErr_SetString(PyExc_PythonFinalizationError, text.as_ptr());
+            }
+            return Err(fetch(py));
+        }
+        // SAFETY: a method of the type and its argument; `Run` owns these references.
+        let this = unsafe {
+            ffi::Py_INCREF(object);
+            ffi::Py_INCREF(bootstrap);
+            Me::from_ptr(object)
+        };
+        let run = Run { record: object, bootstrap, arrival: Some(Arrival::new()) };
+        this.thread.mark_ready();
+        let started = raddle::thread::spawn(Arc::clone(&this.thread), gil::stack_size(), Box::new(move || run.run()));
+        let Err((_, run)) = started else { return Ok(none()) };
+        drop(run);
+        Err(PyRuntimeError::new_err("can't start new thread"))
+    })
+}
+
+/// `_ThreadHandle.is_done` of CPython 3.13.
+unsafe extern "C" fn py_is_done(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { Me::from_ptr(object) }.thread.life() == Life::Dead)
+}
+
+/// `_ThreadHandle.ident` of CPython 3.13.
+unsafe extern "C" fn py_ident(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: a getter of the type; attached.
+    unsafe { ffi::PyLong_FromSize_t(Me::from_ptr(object).thread.token()) }
 }
 
 unsafe extern "C" fn py_end(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -150,6 +237,11 @@ impl Native for PyRecord {
                 py_belong,
                 c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.",
             ),
+            method_o(
+                c"start",
+                py_start,
+                c"start($self, bootstrap, /)\n--\n\nCall `bootstrap` in a thread that is this record's to its end.",
+            ),
             method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
             method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
             method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),
@@ -158,6 +250,8 @@ impl Native for PyRecord {
                 py_join,
                 c"join($self, /, timeout=None)\n--\n\nWait for the end; False if `timeout` seconds passed first.",
             ),
+            method_noargs(c"is_done", py_is_done, c"is_done($self, /)\n--\n\nWhether the thread has ended."),
+            method_noargs(c"_set_done", py_end, c"_set_done($self, /)\n--\n\nAs end()."),
             method_noargs(c"life", py_life, c"life($self, /)\n--\n\n'new', 'ready', 'running' or 'dead'."),
             method_noargs(
                 c"waiting",
@@ -168,6 +262,6 @@ impl Native for PyRecord {
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
-        Vec::new()
+        vec![get::<Self>(c"ident", py_ident, c"What threading.get_ident() is in the thread; 0 before it runs.")]
     }
 }

@@ -110,7 +110,7 @@ impl<V: Send + 'static> Timers<V> {
     }
 
     fn run(&'static self) {
-        crate::trace::thread::Thread::serve_unseen();
+        crate::trace::thread::Thread::unseen().stand_in();
         let mut empty_since = None;
         loop {
             let time = now();

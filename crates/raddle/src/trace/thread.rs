@@ -188,10 +188,14 @@ impl Thread {
         REGISTRY.lock().push(Arc::clone(self));
     }
 
-    /// Keeps the calling thread out of the registry: it serves others, and nobody waits for it.
-    pub(crate) fn serve_unseen() {
-        let hidden = Self::with(Life::Running, thread_token());
-        let _ = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(hidden));
+    /// A record for a thread that serves others: nobody sees it or waits for it.
+    pub(crate) fn unseen() -> Arc<Thread> {
+        Self::with(Life::Dead, 0)
+    }
+
+    /// Makes this record the calling thread's own, in place of one that goes on without it: of what it served.
+    pub(crate) fn stand_in(self: &Arc<Thread>) {
+        let _ = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self)));
     }
 
     /// Says that the thread has been asked to start.
