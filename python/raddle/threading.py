@@ -11,7 +11,6 @@ have ``state``, and ``snapshot()`` tells of all threads what they hold and what 
 
 from __future__ import annotations
 
-import _thread
 import os as _os
 import sys as _sys
 import threading as _std
@@ -96,11 +95,11 @@ __excepthook__ = _std.__excepthook__
 
 # From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
 _HANDLES = _sys.version_info >= (3, 13)
-#: The function of the standard module that starts a thread, and what it was before any program replaced it.
+#: The name of the standard module's function that starts a thread: a debugger, or gevent, puts its own there.
 _START = "_start_joinable_thread" if _HANDLES else "_start_new_thread"
-_std_start: Any = getattr(_thread, _START[1:])
 
-#: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at once, or the error that there is none.
+#: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at
+#: once, or the error that there is none.
 _exited = False
 
 
@@ -195,7 +194,7 @@ class Thread(_StdThread):
         with _std._active_limbo_lock:  # type: ignore[attr-defined]
             _limbo[self] = self
         try:
-            if start is _std_start:
+            if isinstance(start, _types.BuiltinFunctionType):
                 if _HANDLES:
                     self._handle = record
                 record.start(self._bootstrap)  # type: ignore[attr-defined]
@@ -208,7 +207,7 @@ class Thread(_StdThread):
             self._record = None
             raise
         if wait:
-            started.wait()
+            record.wait_for(started)
 
     def _launch_by(self, start: Callable[..., object], record: _raddle.ThreadRecord) -> None:
         """Start it as the standard library does, by the function that a debugger, say, has put in place of its own."""

@@ -334,7 +334,7 @@ pub(crate) fn as_new_thread(arrival: Arrival, body: impl FnOnce(Python<'_>)) {
         // SAFETY: does not return. What the interpreter does in `PyGILState_Ensure`: nobody can be told.
         unsafe { ffi::Py_FatalError(c"raddle: no memory for the state of a new thread".as_ptr()) };
     }
-    drop(Attach(state));
+    drop(Attach(state, ROUNDS));
     drop(arrival);
     // SAFETY: attached by the line above.
     body(unsafe { Python::assume_attached() });
@@ -352,14 +352,17 @@ static HELD: AtomicBool = AtomicBool::new(false);
 /// Most rounds to give the thread that woke this one to let go of the interpreter.
 const ROUNDS: u32 = 24;
 
+/// The same where that thread runs Python first: it has begun its run, which is often short.
+const ROUNDS_OF_A_RUN: u32 = 160;
+
 /// Takes the interpreter back, whatever happens in between.
-struct Attach(*mut ffi::PyThreadState);
+struct Attach(*mut ffi::PyThreadState, u32);
 
 impl Drop for Attach {
     fn drop(&mut self) {
         // Who woke us often lets go of the interpreter within a microsecond, to wait in turn. Asking for it
         // before that means a sleep in the interpreter's own queue, and a wake-up across cores.
-        raddle::park::yield_until(|| !HELD.load(Ordering::Relaxed), ROUNDS);
+        raddle::park::yield_until(|| !HELD.load(Ordering::Relaxed), self.1);
         // SAFETY: the state came from PyEval_SaveThread in this thread, which is detached now.
         python(|| unsafe { ffi::PyEval_RestoreThread(self.0) });
         HELD.store(true, Ordering::Relaxed);
@@ -372,23 +375,30 @@ pub(crate) struct PyHost {
     /// Whether an exception may end this wait.
     raises: bool,
     is_main: bool,
+    /// How many rounds to wait for whoever ended the wait to let go of the interpreter.
+    rounds: u32,
     pub(crate) found: crate::observe::Found,
 }
 
 impl PyHost {
     /// For a wait that signals and deadlock errors may end.
     pub(crate) fn new() -> Self {
-        Self::with(true)
+        Self::with(true, ROUNDS)
     }
 
     /// For a wait that must succeed: taking a condition's lock back.
     pub(crate) fn unending() -> Self {
-        Self::with(false)
+        Self::with(false, ROUNDS)
     }
 
-    fn with(raises: bool) -> Self {
+    /// For a wait that a thread ends which then runs on, perhaps only for some microseconds.
+    pub(crate) fn for_start() -> Self {
+        Self::with(true, ROUNDS_OF_A_RUN)
+    }
+
+    fn with(raises: bool, rounds: u32) -> Self {
         let found = crate::observe::Found::default();
-        Self { state: Cell::new(std::ptr::null_mut()), raises, is_main: raises && is_main_thread(), found }
+        Self { state: Cell::new(std::ptr::null_mut()), raises, is_main: raises && is_main_thread(), rounds, found }
     }
 
     /// Runs `wait` without the interpreter.
@@ -396,7 +406,7 @@ impl PyHost {
         // SAFETY: the caller is attached.
         self.state.set(unsafe { ffi::PyEval_SaveThread() });
         HELD.store(false, Ordering::Relaxed);
-        let _attach = AttachCell(&self.state);
+        let _attach = AttachCell(self);
         wait()
     }
 
@@ -410,7 +420,7 @@ impl PyHost {
                 HELD.store(false, Ordering::Relaxed);
             }
         }
-        drop(Attach(self.state.get()));
+        drop(Attach(self.state.get(), self.rounds));
         let _detach = Detach(&self.state);
         work()
     }
@@ -421,11 +431,11 @@ impl PyHost {
     }
 }
 
-struct AttachCell<'a>(&'a Cell<*mut ffi::PyThreadState>);
+struct AttachCell<'a>(&'a PyHost);
 
 impl Drop for AttachCell<'_> {
     fn drop(&mut self) {
-        drop(Attach(self.0.get()));
+        drop(Attach(self.0.state.get(), self.0.rounds));
     }
 }
 

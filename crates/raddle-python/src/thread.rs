@@ -4,12 +4,14 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, Arrival, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, core, get, method_fast, method_noargs, method_o};
 use crate::observe;
-use pyo3::exceptions::{PyRuntimeError, PySystemExit};
+use crate::types::{self, Slot};
+use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
 use pyo3::types::{PyAnyMethods, PyString};
 use pyo3::{Bound, PyAny, PyResult, ffi};
-use raddle::park::{Parking, Stop};
+use raddle::park::{Deadline, Parking, Stop};
+use raddle::sync::Event;
 use raddle::trace::Kind;
 use raddle::trace::thread::{Life, Thread};
 use std::ffi::{CStr, c_int, c_void};
@@ -113,6 +115,27 @@ unsafe extern "C" fn py_start(object: *mut ffi::PyObject, bootstrap: *mut ffi::P
         let Err((_, run)) = started else { return Ok(none()) };
         drop(run);
         Err(PyRuntimeError::new_err("can't start new thread"))
+    })
+}
+
+/// Waits for the Event that the thread sets when it runs.
+unsafe extern "C" fn py_wait_for(_: *mut ffi::PyObject, started: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an argument; attached.
+        if unsafe { ffi::Py_TYPE(started) }.cast() != types::pointer(Slot::Event) {
+            return Err(PyTypeError::new_err("an Event is needed"));
+        }
+        // SAFETY: of that type, and alive as an argument.
+        let event: &Event = unsafe { core::<Event>(started) };
+        if event.is_set() {
+            return Ok(none());
+        }
+        let host = PyHost::for_start();
+        let result = host.detached(|| {
+            let mut parking = Parking::new(Kind::Event, event, started as usize, Deadline::NEVER, &host);
+            event.wait_slow(&mut parking)
+        });
+        result.map(|()| none()).map_err(|_| fetch(py))
     })
 }
 
@@ -241,6 +264,11 @@ impl Native for PyRecord {
                 c"start",
                 py_start,
                 c"start($self, bootstrap, /)\n--\n\nCall `bootstrap` in a thread that is this record's to its end.",
+            ),
+            method_o(
+                c"wait_for",
+                py_wait_for,
+                c"wait_for($self, started, /)\n--\n\nWait until the thread has set this Event.",
             ),
             method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
             method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
