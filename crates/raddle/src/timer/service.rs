@@ -6,16 +6,25 @@
 
 use super::heap::{DeadlineHeap, Ticket};
 use crate::park::{Alone, Deadline, Key, Parking, Signal, Stop, now};
-use crate::primitive::Spin;
+use crate::primitive::{Spin, yield_now};
 use crate::trace::{Claim, Kind, Resource, Waker};
 
 /// How long the thread stays without any timer, in nanoseconds.
 const IDLE: u64 = 2_000_000_000;
 
+/// Whether there is a thread to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    None,
+    /// Somebody is starting it: it may run already, and does not end before this is over.
+    Starting,
+    Running,
+}
+
 #[derive(Debug)]
 struct State<V> {
     heap: DeadlineHeap<u64, V>,
-    running: bool,
+    service: Service,
     /// Taken out and not yet through `serve`.
     serving: bool,
     /// When the thread looks next if nobody wakes it.
@@ -34,7 +43,7 @@ impl<V: Send + 'static> Timers<V> {
     /// No timers; `serve` gets the value of each when it is due, in the service thread.
     pub const fn new(serve: fn(V)) -> Self {
         Self {
-            state: Spin::new(State { heap: DeadlineHeap::new(), running: false, serving: false, looks_at: 0 }),
+            state: Spin::new(State { heap: DeadlineHeap::new(), service: Service::None, serving: false, looks_at: 0 }),
             earlier: Signal::new(),
             serve,
         }
@@ -43,33 +52,37 @@ impl<V: Send + 'static> Timers<V> {
     /// Adds a timer; never blocks. The ticket cancels it.
     ///
     /// # Errors
-    /// The value, if the service thread cannot be started.
+    /// The value, if the service thread cannot be started. A timer is only taken in once there is one.
     pub fn add(&'static self, deadline: Deadline, value: V) -> Result<Ticket, V> {
-        let mut state = self.state.lock();
-        let ticket = state.heap.insert(deadline.nanoseconds(), value);
-        let (start, wake) = (!state.running, deadline.nanoseconds() < state.looks_at);
-        state.running = true;
-        if start {
-            state.looks_at = 0;
-        }
-        drop(state);
-        if start {
-            let started = std::thread::Builder::new()
-                .name("raddle-timers".to_owned())
-                .stack_size(256 * 1024)
-                .spawn(|| self.run());
-            if started.is_err() {
-                let mut state = self.state.lock();
-                state.running = false;
-                return match state.heap.remove(ticket) {
-                    Some(value) => Err(value),
-                    None => Ok(ticket),
-                };
+        loop {
+            let mut state = self.state.lock();
+            match state.service {
+                Service::Running => {
+                    let wake = deadline.nanoseconds() < state.looks_at;
+                    let ticket = state.heap.insert(deadline.nanoseconds(), value);
+                    drop(state);
+                    if wake {
+                        self.earlier.notify_all();
+                    }
+                    return Ok(ticket);
+                }
+                Service::Starting => {
+                    drop(state);
+                    yield_now();
+                }
+                Service::None => {
+                    state.service = Service::Starting;
+                    state.looks_at = 0;
+                    drop(state);
+                    // Without a name of its own: threads that it starts would have it too.
+                    let started = std::thread::Builder::new().stack_size(256 * 1024).spawn(|| self.run());
+                    self.state.lock().service = if started.is_ok() { Service::Running } else { Service::None };
+                    if started.is_err() {
+                        return Err(value);
+                    }
+                }
             }
-        } else if wake {
-            self.earlier.notify_all();
         }
-        Ok(ticket)
     }
 
     /// Takes a timer out; `None` if it has been served or taken out before.
@@ -130,11 +143,11 @@ impl<V: Send + 'static> Timers<V> {
                 }
                 None => {
                     let end = *empty_since.get_or_insert(time) + IDLE;
-                    if end <= time {
-                        state.running = false;
+                    if end <= time && state.service == Service::Running {
+                        state.service = Service::None;
                         return;
                     }
-                    end
+                    end.max(time + 1)
                 }
             };
             state.looks_at = next;
@@ -158,7 +171,7 @@ impl<V: Send + 'static> Timers<V> {
         self.state.break_after_fork();
         let mut state = self.state.lock();
         std::mem::forget(std::mem::take(&mut state.heap));
-        state.running = false;
+        state.service = Service::None;
         state.serving = false;
         state.looks_at = 0;
     }
