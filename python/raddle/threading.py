@@ -183,21 +183,20 @@ class Thread(_StdThread):
             raise RuntimeError("threads can only be started once")
         self._launch()
 
-    def _launch(self, wait: bool = True) -> None:
-        record = self._record = _raddle.ThreadRecord()
-        record.belong(self)
-        if not self.daemon:
-            _keep_process_for(record)
-        # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
-        started = self._started = Event()
+    def _launch(self) -> None:
+        record = _raddle.ThreadRecord()
         start = getattr(_std, _START)
-        with _std._active_limbo_lock:  # type: ignore[attr-defined]
-            _limbo[self] = self
+        native = isinstance(start, _types.BuiltinFunctionType)
+        self._become(record, native)
+        started = self._started
         try:
-            if isinstance(start, _types.BuiltinFunctionType):
+            if native:
+                bootstrap = self._bootstrap  # type: ignore[attr-defined]
                 if _HANDLES:
-                    self._handle = record
-                record.start(self._bootstrap)  # type: ignore[attr-defined]
+                    _sys.audit("_thread.start_joinable_thread", bootstrap, int(self.daemon), record)
+                else:
+                    _sys.audit("_thread.start_new_thread", bootstrap, (), None)
+                record.start(bootstrap)
             else:
                 self._launch_by(start, record)
         except BaseException:
@@ -206,8 +205,20 @@ class Thread(_StdThread):
             record.end()
             self._record = None
             raise
-        if wait:
-            record.wait_for(started)
+        record.wait_for(started)
+
+    def _become(self, record: _raddle.ThreadRecord, native: bool) -> None:
+        """From now on the record is this thread's; the interpreter waits for it at exit."""
+        self._record = record
+        record.belong(self)
+        if native and _HANDLES:
+            self._handle = record
+        if not self.daemon:
+            _keep_process_for(record)
+        # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
+        self._started = Event()
+        with _std._active_limbo_lock:  # type: ignore[attr-defined]
+            _limbo[self] = self
 
     def _launch_by(self, start: Callable[..., object], record: _raddle.ThreadRecord) -> None:
         """Start it as the standard library does, by the function that a debugger, say, has put in place of its own."""
@@ -374,14 +385,21 @@ class Timer(Thread):
             self.function(*self.args, **self.kwargs)
         self.finished.set()
 
-    def _fire(self) -> None:
-        """Called by the service thread when the timer is due."""
-        self._fired = True
+    def _fire(self, record: _raddle.ThreadRecord | None) -> bool:
+        """Called when the timer is due, in the thread that is its own then; whether it is to run.
+
+        Without a record there is no such thread, and the caller tells the error.
+        """
         try:
-            if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
-                self._name  # noqa: B018 - makes the Thread
-                self._launch(wait=False)
+            if self._cancelled or ("finished" in self.__dict__ and self.finished.is_set()):
+                return False
+            if record is None:
+                raise RuntimeError("can't start new thread")
+            self._name  # noqa: B018 - makes the Thread
+            self._become(record, native=True)
+            return True
         finally:
+            self._fired = True
             if self._gate is not None:
                 self._gate.set()
 

@@ -223,6 +223,16 @@ print("end")
         )
         assert texts[1] == ""
 
+    def test_threads_that_exist_have_different_numbers(self, cls):
+        """In the kernel too, though they have ended."""
+        threads = []
+        for _ in range(30):
+            thread = cls(target=int)
+            thread.start()
+            thread.join()
+            threads.append(thread)
+        assert len({thread.native_id for thread in threads} | {threading.get_native_id()}) == 31
+
     @linux
     def test_start_that_fails(self, impl, cls):
         check_child(

@@ -5,9 +5,10 @@
 
 use pyo3::types::PyString;
 use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
-use raddle::park::{Host, Look, Stop};
+use raddle::park::{Alone, Deadline, Host, Look, Parking, Signal, Stop};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
+use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -252,8 +253,11 @@ pub(crate) fn unraisable(py: Python<'_>, error: PyErr, about: *mut ffi::PyObject
     python(|| unsafe { unwinding::PyErr_WriteUnraisable(about) });
 }
 
-/// Tells `sys.unraisablehook` of an error that has ended a thread.
+/// Tells `sys.unraisablehook` of an error that has ended a thread; a `SystemExit` is none.
 pub(crate) fn unraisable_in_thread(py: Python<'_>, error: PyErr, callable: *mut ffi::PyObject) {
+    if error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
+        return release(error.into_value(py).into_bound(py).into_any());
+    }
     error.restore(py);
     // SAFETY: an exception is set; `callable` is a live object, and the format asks for one.
     python(|| unsafe {
@@ -284,15 +288,26 @@ pub(crate) fn stack_size() -> Option<usize> {
     Some(unsafe { PyThread_get_stacksize() }).filter(|size| *size != 0)
 }
 
-/// How many threads were told to run Python and are not attached yet.
-static ARRIVING: AtomicUsize = AtomicUsize::new(0);
+/// Threads that were told to run Python and are not attached yet.
+struct Arrivals {
+    count: AtomicUsize,
+    fewer: Signal,
+}
 
-/// One that was. Counted until it is attached, or dropped because there is no thread for it.
+static ARRIVALS: Arrivals = Arrivals { count: AtomicUsize::new(0), fewer: Signal::new() };
+
+impl Resource for Arrivals {
+    fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
+}
+
+/// One of them: until it is attached, or dropped because there is no thread for it.
 pub(crate) struct Arrival(());
 
 impl Arrival {
     pub(crate) fn new() -> Self {
-        ARRIVING.fetch_add(1, Ordering::Relaxed);
+        ARRIVALS.count.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
 }
@@ -300,19 +315,27 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         // Release: pairs with `wait_for_arrivals`; the interpreter's list of thread states is as it should be.
-        ARRIVING.fetch_sub(1, Ordering::Release);
+        if ARRIVALS.count.fetch_sub(1, Ordering::Release) == 1 {
+            ARRIVALS.fewer.notify_all();
+        }
     }
 }
 
 /// In a forked child: those of the parent do not come.
 pub(crate) fn forget_arrivals() {
-    ARRIVING.store(0, Ordering::Relaxed);
+    ARRIVALS.count.store(0, Ordering::Relaxed);
 }
 
 /// Lets all threads that are to run Python attach. Called detached.
 pub(crate) fn wait_for_arrivals() {
-    while ARRIVING.load(Ordering::Acquire) > 0 {
-        raddle::primitive::yield_now();
+    let mut parking = Parking::new(Kind::Sleep, &ARRIVALS, 0, Deadline::NEVER, &Alone);
+    loop {
+        let key = ARRIVALS.fewer.key();
+        if ARRIVALS.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        // Nothing interrupts it, and it has no deadline.
+        let _ = ARRIVALS.fewer.wait(key, &mut parking);
     }
 }
 

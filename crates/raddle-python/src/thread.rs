@@ -4,12 +4,12 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, Arrival, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, core, get, method_fast, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, allocate, core, get, method_fast, method_noargs, method_o};
 use crate::observe;
 use crate::types::{self, Slot};
-use pyo3::exceptions::{PyRuntimeError, PySystemExit, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::types::{PyAnyMethods, PyString};
-use pyo3::{Bound, PyAny, PyResult, ffi};
+use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop};
 use raddle::sync::Event;
 use raddle::trace::Kind;
@@ -27,6 +27,8 @@ pub(crate) struct PyRecord {
 impl Drop for PyRecord {
     fn drop(&mut self) {
         self.clear();
+        // The Thread has gone before its record: nobody has its `native_id` any more.
+        self.thread.forget();
     }
 }
 
@@ -63,9 +65,6 @@ impl Run {
             let bootstrap = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, self.bootstrap) };
             match gil::call(&bootstrap, &[]) {
                 Ok(result) => gil::release(result),
-                Err(error) if error.is_instance_of::<PySystemExit>(py) => {
-                    gil::release(error.into_value(py).into_bound(py).into_any())
-                }
                 Err(error) => gil::unraisable_in_thread(py, error, self.bootstrap),
             }
             gil::release(bootstrap);
@@ -90,6 +89,22 @@ unsafe extern "C" {
     /// Since 3.13; a RuntimeError.
     #[cfg_attr(not(Py_3_13), link_name = "PyExc_RuntimeError")]
     static PyExc_PythonFinalizationError: *mut ffi::PyObject;
+}
+
+/// A record for the calling thread, which has none yet, as a Python object.
+pub(crate) fn of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let object = allocate::<PyRecord>(py, types::pointer(Slot::ThreadRecord).cast())?;
+    // SAFETY: a new reference to a new object of the type.
+    unsafe {
+        Me::from_ptr(object).thread.adopt();
+        Ok(Bound::from_owned_ptr(py, object))
+    }
+}
+
+/// Unties a record from its Thread: the run is over.
+pub(crate) fn untie(record: &Bound<'_, PyAny>) {
+    // SAFETY: made by `of_this_thread`.
+    unsafe { Me::from_ptr(record.as_ptr()) }.clear();
 }
 
 /// Starts a thread of the operating system that is this record's, and calls what it is given.

@@ -3,7 +3,7 @@
 //! A thread whose work has ended goes idle for up to [`IDLE`] and is given the next work ([`handover`]). To the
 //! work nothing shows that it is not the thread's first: a record of its own ([`crate::trace::thread`]), the signal
 //! mask of whoever starts it, and processors, scheduling and name as that one has them (`traits`), or else a new
-//! thread. What is left of earlier work is what the core cannot see: thread-specific data of C
+//! thread; and a number in the kernel that no thread has which the host still knows. What is left of earlier work is what the core cannot see: thread-specific data of C
 //! libraries, whose destructors run when the thread leaves, and anything a thread has set by bare system calls.
 //!
 //! An idle thread counts as none. It has no record that detectors see, all its signals are blocked, and it holds
@@ -58,11 +58,14 @@ mod cached {
         }
     }
 
-    /// A thread as the list of the idle knows it: `None` for one that is not to be reused.
+    /// A thread as the list of the idle knows it.
     #[derive(Clone, Debug)]
     struct Tag {
+        /// `None` for one that is not to be reused.
         traits: Option<Traits>,
         number: i32,
+        /// What it ran last. As long as somebody has that thread, another with its number would be taken for it.
+        last: Arc<Thread>,
     }
 
     static WORKERS: Idle<Tag, Start> = Idle::new(MOST_IDLE);
@@ -70,7 +73,8 @@ mod cached {
     /// Runs the work in another thread, as the thread of this record: an idle one, or a new one. Never blocks.
     ///
     /// `stack` asks for a stack of this many bytes, and so for a new thread that will not be kept. The record is
-    /// adopted before the work begins, and ended when it is over: then whoever joins it goes on.
+    /// adopted before the work begins; that one, or another that the work adopts, is ended when it is over: then
+    /// whoever joins it goes on.
     ///
     /// # Errors
     /// Why the operating system has no thread for it, and the work.
@@ -78,7 +82,7 @@ mod cached {
         let mut start = Start { record, mask: Mask::of_this_thread(), job: Work(job) };
         if stack.is_none() {
             let traits = Traits::of_this_thread();
-            match WORKERS.hand(|tag| tag.traits.is_some() && tag.traits == traits, start) {
+            match WORKERS.hand(|tag| tag.last.is_forgotten() && tag.traits.is_some() && tag.traits == traits, start) {
                 Ok(()) => return Ok(()),
                 Err(back) => start = back,
             }
@@ -103,15 +107,19 @@ mod cached {
         while let Some(Start { record, mask, job }) = WORKERS.next(worker, Deadline::after(IDLE), &Alone) {
             mask.set();
             record.adopt();
+            drop(record);
             (job.0)();
+            // The one it was started with, or one that the work has adopted since.
+            let record = Thread::current();
             unseen.stand_in();
             Mask::all().set();
             // On the list, or known to be leaving, before anybody learns that the work is over: who joins it may use
             // the thread at once, or send it away. In a forked child it is the last thread, and its end is the
             // process's.
             let kept = kept && generation() == born;
-            let tag = Tag { traits: if kept { Traits::of_this_thread() } else { None }, number: number() };
-            let kept = kept && tag.traits.is_some();
+            let traits = if kept { Traits::of_this_thread() } else { None };
+            let kept = traits.is_some();
+            let tag = Tag { traits, number: number(), last: Arc::clone(&record) };
             let stays = WORKERS.enter(worker, tag, kept);
             record.end();
             if !stays {
@@ -182,6 +190,7 @@ mod cached {
             });
             spawn(Arc::clone(&record), stack, job).map_err(|(error, _)| error).unwrap();
             join(&record);
+            record.forget();
             NUMBER.load(Ordering::SeqCst) as i32
         }
 
@@ -232,6 +241,20 @@ mod cached {
             resume();
             assert_ne!(run(None, || {}), second);
             assert_eq!(idle(), 1);
+        }
+
+        #[test]
+        fn a_thread_that_somebody_still_knows_is_not_used_again() {
+            let _alone = alone();
+            let records: Vec<_> = (0..3).map(|_| Thread::new()).collect();
+            for (at, record) in records.iter().enumerate() {
+                assert!(spawn(Arc::clone(record), None, Box::new(|| {})).is_ok());
+                join(record);
+                assert_eq!(idle(), at + 1);
+            }
+            records.iter().for_each(|record| record.forget());
+            run(None, || {});
+            assert_eq!(idle(), 3);
         }
 
         #[test]

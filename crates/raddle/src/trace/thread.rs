@@ -49,6 +49,8 @@ pub struct Thread {
     used: AtomicBool,
     /// Set when it ends: what a join waits for.
     done: Event,
+    /// Nobody knows it by name or number any more.
+    forgotten: AtomicBool,
 }
 
 impl Resource for Thread {
@@ -156,6 +158,7 @@ impl Thread {
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
             done: Event::new(),
+            forgotten: AtomicBool::new(false),
         })
     }
 
@@ -270,6 +273,16 @@ impl Thread {
             // SAFETY: the record's lock is held, so the waiter keeps the word alive.
             crate::park::wake(unsafe { &*wait.word }, u32::MAX);
         }
+    }
+
+    /// The host has dropped what it knew the thread by.
+    pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Another thread may need this one: its end is a reason to look again for those that wait.
