@@ -214,7 +214,7 @@ class Thread(_StdThread):
         if native and _HANDLES:
             self._handle = record
         if not self.daemon:
-            _keep_process_for(record)
+            record.keep()
         # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
         self._started = Event()
         with _std._active_limbo_lock:  # type: ignore[attr-defined]
@@ -446,11 +446,14 @@ class _Finished(Event):
 
     def __init__(self, timer: Timer) -> None:
         super().__init__()
-        self._timer = timer
+        self._timer: Timer | None = timer
 
     def set(self) -> None:
         super().set()
-        self._timer._withdraw()
+        # Said once, and each is freed without the other's help: a timer that has run needs no garbage collection.
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer._withdraw()
 
 
 def enumerate() -> list[_StdThread]:
@@ -508,33 +511,21 @@ def snapshot() -> list[ThreadSnapshot]:
     return found
 
 
-#: The records of threads that keep the process alive, and of some that have ended.
-_keepers: set[_raddle.ThreadRecord] = set()
-_prune_at = 64
-
-
-def _keep_process_for(record: _raddle.ThreadRecord) -> None:
-    global _prune_at
-    _keepers.add(record)
-    if len(_keepers) >= _prune_at:
-        _keepers.difference_update([record for record in tuple(_keepers) if record.is_done()])
-        _prune_at = 2 * len(_keepers) + 64
-
-
 def _to_wait_for() -> list[_StdThread | _raddle.ThreadRecord]:
     """Raddle's threads that keep the process alive, and the timers that will."""
     timers = [timer for timer in _raddle.timers() if not timer.daemon]
-    return [*timers, *(record for record in tuple(_keepers) if not record.is_done())]
+    return [*timers, *_raddle.keepers()]
 
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
     global _exited
-    while (alive := _to_wait_for()) or _raddle.timer_is_serving():
+    while (alive := _to_wait_for()) or _raddle.timer_is_serving() or _raddle.keeper_is_leaving():
         for thread in alive:
             thread.join()
         if not alive:
-            # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
+            # A timer is between the heap and its thread, or a thread between its run and its end: for some
+            # microseconds, in which joining cannot reach it.
             _raddle.yield_now()
     _exited = True
     _raddle.timer_cancel_all()
@@ -582,7 +573,6 @@ else:
 def _after_fork_in_child() -> None:
     """Only the calling thread is left; it may be any, and is the main thread from now on."""
     _raddle.after_fork_in_child()
-    _keepers.clear()
     if not _HANDLES:
         # The standard library has just made a new set.
         _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)  # type: ignore[attr-defined]

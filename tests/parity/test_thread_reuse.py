@@ -178,21 +178,6 @@ class TestEachRunIsNew:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
         assert run(cls, look) == (False, False)
 
-    def test_signal_for_nobody_waits_for_whoever_takes_it(self, impl):
-        """A signal that the living threads block is not delivered to a thread that has ended."""
-        check_child(
-            f"""
-import os, signal
-import {impl.threading.__name__} as threading
-thread = threading.Thread(target=int)
-thread.start()
-thread.join()
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-os.kill(os.getpid(), signal.SIGUSR1)
-assert signal.sigtimedwait([signal.SIGUSR1], 20).si_signo == signal.SIGUSR1
-"""
-        )
-
     def test_exit_code_and_output_of_an_exception_in_bootstrap(self, impl):
         """What escapes even the hook for exceptions goes to sys.unraisablehook, and SystemExit nowhere."""
         texts = []
@@ -265,6 +250,15 @@ gc.collect()
 assert gone() is None
 """
         )
+
+    def test_a_timer_is_freed_when_it_has_run(self, impl):
+        timer = impl.threading.Timer(0, int)
+        gone = weakref.ref(timer)
+        timer.start()
+        timer.join()
+        del timer
+        gc.collect()
+        assert gone() is None
 
     def test_threads_are_freed(self, cls):
         gone = []
@@ -403,3 +397,18 @@ class TestIdleThreads:
         assert thread.is_alive()
         thread.join()
         assert not thread.is_alive() and len(calls) == 1
+
+    def test_signal_for_nobody_waits_for_whoever_takes_it(self):
+        """A signal that the living threads block is not delivered to a thread that has ended."""
+        check_child(
+            """
+import os, signal
+from raddle import threading
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.kill(os.getpid(), signal.SIGUSR1)
+assert signal.sigtimedwait([signal.SIGUSR1], 20).si_signo == signal.SIGUSR1
+"""
+        )

@@ -345,11 +345,13 @@ pub(crate) fn wait_for_arrivals() {
 /// The state is made and deleted in the thread that it is for, as `PyGILState_Ensure` does it for a thread of C: that
 /// binds it to this thread on every version. It is new for each call, so `threading.local`, context variables,
 /// trace functions and pending exceptions are those of a new thread.
-pub(crate) fn as_new_thread(arrival: Arrival, body: impl FnOnce(Python<'_>)) {
+/// What `body` returns lasts until nothing of the thread is left but its place in the interpreter's list.
+pub(crate) fn as_new_thread<R>(arrival: Arrival, body: impl FnOnce(Python<'_>) -> R) {
     if is_finalizing() {
         // The interpreter would end this thread when it asks to be attached, if it is still there to be asked.
         drop(arrival);
-        return drop(Hang);
+        drop(Hang);
+        return;
     }
     // SAFETY: needs no thread state; the main interpreter is there, since its end has not begun.
     let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
@@ -360,9 +362,10 @@ pub(crate) fn as_new_thread(arrival: Arrival, body: impl FnOnce(Python<'_>)) {
     drop(Attach(state, ROUNDS));
     drop(arrival);
     // SAFETY: attached by the line above.
-    body(unsafe { Python::assume_attached() });
+    let lasts = body(unsafe { Python::assume_attached() });
     // SAFETY: the calling thread's own state, current, with no frame left in it.
     python(|| unsafe { unwinding::PyThreadState_Clear(state) });
+    drop(lasts);
     // SAFETY: cleared, current and not used any more; lets go of the interpreter.
     unsafe { PyThreadState_DeleteCurrent() };
     HELD.store(false, Ordering::Relaxed);

@@ -84,6 +84,18 @@ mod _raddle {
         raddle::thread::resume();
     }
 
+    /// The records of threads that keep the process alive.
+    #[pyfunction]
+    fn keepers(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
+        thread::keepers(py)
+    }
+
+    /// Whether one of them has run and is not through with what it leaves.
+    #[pyfunction]
+    fn keeper_is_leaving() -> bool {
+        thread::is_leaving()
+    }
+
     /// How many threads of the operating system are idle.
     #[pyfunction]
     fn threads_idle() -> usize {
@@ -96,6 +108,7 @@ mod _raddle {
         raddle::park::after_fork_in_child();
         raddle::thread::after_fork_in_child();
         gil::forget_arrivals();
+        thread::after_fork_in_child();
         timer::after_fork_in_child();
         gil::set_main_thread(raddle::primitive::thread_token());
     }

@@ -8,24 +8,95 @@ use crate::native::{Native, This, Visit, Which, allocate, core, get, method_fast
 use crate::observe;
 use crate::types::{self, Slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
-use pyo3::types::{PyAnyMethods, PyString};
+use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop};
+use raddle::primitive::Spin;
 use raddle::sync::Event;
 use raddle::trace::Kind;
 use raddle::trace::thread::{Life, Thread};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// A record, and the Thread object that it is of: what a join of it is shown to wait for.
 pub(crate) struct PyRecord {
     thread: Arc<Thread>,
     owner: AtomicPtr<ffi::PyObject>,
+    /// The record itself while it keeps the process alive, else null.
+    keeper: AtomicPtr<ffi::PyObject>,
+}
+
+/// The records of threads that keep the process alive, without references: each takes itself out.
+struct Keepers(Vec<*mut ffi::PyObject>);
+
+// SAFETY: the pointers are only followed by threads that are attached.
+unsafe impl Send for Keepers {}
+
+static KEEPERS: Spin<Keepers> = Spin::new(Keepers(Vec::new()));
+
+/// How many of them have run, and only have to give back what they have.
+static LEAVING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of those.
+pub(crate) struct Leaving(());
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        LEAVING.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The records of threads that keep the process alive: `[ThreadRecord, ...]`.
+pub(crate) fn keepers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let list = PyList::empty(py);
+    let found = KEEPERS.lock().0.clone();
+    for record in found {
+        // SAFETY: attached since the list was read, with nothing in between that collects garbage, so the object, which
+        // would have taken itself out, is alive.
+        list.append(unsafe { Bound::<PyAny>::from_borrowed_ptr(py, record) })?;
+    }
+    Ok(list)
+}
+
+/// Whether one of them has run and is not through.
+pub(crate) fn is_leaving() -> bool {
+    LEAVING.load(Ordering::Acquire) > 0
+}
+
+/// In a forked child: none of the threads exists, or it is the main thread now.
+pub(crate) fn after_fork_in_child() {
+    *KEEPERS.lock() = Keepers(Vec::new());
+    LEAVING.store(0, Ordering::Relaxed);
+}
+
+impl PyRecord {
+    /// The process may end without it; whether it might not before.
+    fn let_go(&self) -> bool {
+        let keeper = self.keeper.swap(std::ptr::null_mut(), Ordering::AcqRel);
+        if keeper.is_null() {
+            return false;
+        }
+        let mut keepers = KEEPERS.lock();
+        if let Some(at) = keepers.0.iter().position(|other| *other == keeper) {
+            keepers.0.swap_remove(at);
+        }
+        true
+    }
+
+    /// The run is over: nobody joins it by its Thread any more. What is returned lasts until nothing of it is left.
+    fn leave(&self) -> Option<Leaving> {
+        LEAVING.fetch_add(1, Ordering::Relaxed);
+        let leaving = Leaving(());
+        let kept = self.let_go();
+        self.clear();
+        kept.then_some(leaving)
+    }
 }
 
 impl Drop for PyRecord {
     fn drop(&mut self) {
+        self.let_go();
         self.clear();
         // The Thread has gone before its record: nobody has its `native_id` any more.
         self.thread.forget();
@@ -69,8 +140,9 @@ impl Run {
             }
             gil::release(bootstrap);
             // SAFETY: the record is alive by the reference that is given up below.
-            unsafe { Me::from_ptr(self.record) }.clear();
+            let leaving = unsafe { Me::from_ptr(self.record) }.leave();
             drop(self);
+            leaving
         });
     }
 }
@@ -101,10 +173,10 @@ pub(crate) fn of_this_thread(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     }
 }
 
-/// Unties a record from its Thread: the run is over.
-pub(crate) fn untie(record: &Bound<'_, PyAny>) {
-    // SAFETY: made by `of_this_thread`.
-    unsafe { Me::from_ptr(record.as_ptr()) }.clear();
+/// The run of a record made by `of_this_thread` is over.
+pub(crate) fn leave(record: &Bound<'_, PyAny>) -> Option<Leaving> {
+    // SAFETY: it was made there.
+    unsafe { Me::from_ptr(record.as_ptr()) }.leave()
 }
 
 /// Starts a thread of the operating system that is this record's, and calls what it is given.
@@ -169,6 +241,7 @@ unsafe extern "C" fn py_ident(object: *mut ffi::PyObject, _: *mut c_void) -> *mu
 unsafe extern "C" fn py_end(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
+    this.let_go();
     this.thread.end();
     this.clear();
     none()
@@ -242,6 +315,14 @@ unsafe extern "C" fn py_belong(object: *mut ffi::PyObject, owner: *mut ffi::PyOb
     none()
 }
 
+/// The process does not end before the thread does.
+unsafe extern "C" fn py_keep(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Me::from_ptr(object) }.keeper.store(object, Ordering::Release);
+    KEEPERS.lock().0.push(object);
+    none()
+}
+
 impl Native for PyRecord {
     const NAME: &'static CStr = c"raddle._raddle.ThreadRecord";
     const DOC: &'static CStr =
@@ -250,7 +331,11 @@ impl Native for PyRecord {
     const DICT: bool = true;
 
     fn fresh() -> Self {
-        PyRecord { thread: Thread::new(), owner: AtomicPtr::new(std::ptr::null_mut()) }
+        PyRecord {
+            thread: Thread::new(),
+            owner: AtomicPtr::new(std::ptr::null_mut()),
+            keeper: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
     fn init(_: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
@@ -285,6 +370,7 @@ impl Native for PyRecord {
                 py_wait_for,
                 c"wait_for($self, started, /)\n--\n\nWait until the thread has set this Event.",
             ),
+            method_noargs(c"keep", py_keep, c"keep($self, /)\n--\n\nThe process does not end before the thread does."),
             method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
             method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
             method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),

@@ -2,6 +2,7 @@
 
 use crate::error::fetch;
 use crate::gil::{self, Arrival, python};
+use crate::thread::Leaving;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyList, PyListMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
@@ -67,7 +68,7 @@ fn fire(timer: Held) {
 }
 
 /// In the timer's thread.
-fn run(py: Python<'_>, timer: Held, firing: Firing) {
+fn run(py: Python<'_>, timer: Held, firing: Firing) -> Option<Leaving> {
     // SAFETY: attached; the reference is the heap's, given up below.
     let timer = unsafe { Bound::<PyAny>::from_owned_ptr(py, timer.0) };
     let mut record = None;
@@ -83,11 +84,13 @@ fn run(py: Python<'_>, timer: Held, firing: Firing) {
     if let Err(error) = result {
         gil::unraisable_in_thread(py, error, timer.as_ptr());
     }
-    if let Some(record) = record {
-        crate::thread::untie(&record);
+    let leaving = record.and_then(|record| {
+        let leaving = crate::thread::leave(&record);
         gil::release(record);
-    }
+        leaving
+    });
     gil::release(timer);
+    leaving
 }
 
 /// Adds a timer that is due in this many seconds; the number cancels it.
