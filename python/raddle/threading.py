@@ -100,10 +100,8 @@ __excepthook__ = _std.__excepthook__
 
 # From 3.13 on a thread is a handle of the interpreter; before, a lock that is released when it is gone.
 _HANDLES = _sys.version_info >= (3, 13)
-if _HANDLES:
-    from threading import _start_joinable_thread  # type: ignore[attr-defined]
-else:
-    from threading import _start_new_thread  # type: ignore[attr-defined]
+#: The name of the standard module's function that starts a thread: a debugger, or gevent, puts its own there.
+_START = "_start_joinable_thread" if _HANDLES else "_start_new_thread"
 
 #: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at once,
 #: or the error that there is none.
@@ -190,38 +188,68 @@ class Thread(_StdThread):
             raise RuntimeError("threads can only be started once")
         self._launch()
 
-    def _launch(self, wait: bool = True) -> None:
-        record = self._record = _raddle.ThreadRecord()
-        record.belong(self)
-        record.ready()
-        # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
-        started = self._started = Event()
-        with _std._active_limbo_lock:  # type: ignore[attr-defined]
-            _limbo[self] = self
+    def _launch(self) -> None:
+        record = _raddle.ThreadRecord()
+        start = getattr(_std, _START)
+        native = isinstance(start, _types.BuiltinFunctionType)
+        self._become(record, native)
+        started = self._started
         try:
-            if _HANDLES:
-                _start_joinable_thread(self._bootstrap, handle=self._handle, daemon=self.daemon)
+            if native:
+                bootstrap = self._bootstrap  # type: ignore[attr-defined]
+                if _HANDLES:
+                    _sys.audit("_thread.start_joinable_thread", bootstrap, int(self.daemon), record)
+                else:
+                    _sys.audit("_thread.start_new_thread", bootstrap, (), None)
+                record.start(bootstrap)
             else:
-                _start_new_thread(self._bootstrap, ())
+                self._launch_by(start, record)
         except BaseException:
             with _std._active_limbo_lock:  # type: ignore[attr-defined]
                 _limbo.pop(self, None)
             record.end()
             self._record = None
             raise
-        if wait:
-            started.wait()
+        record.wait_for(started)
 
-    def _bootstrap(self) -> None:
-        record = self._record
-        assert record is not None, "started by _launch"
-        record.adopt()
-        try:
-            super()._bootstrap()  # type: ignore[misc]
-        finally:
-            record.end()
+    def _become(self, record: _raddle.ThreadRecord, native: bool) -> None:
+        """From now on the record is this thread's; the interpreter waits for it at exit."""
+        self._record = record
+        record.belong(self)
+        if native and _HANDLES:
+            self._handle = record
+        if not self.daemon:
+            record.keep()
+        # The standard library's own, made by `Thread.__init__`, is a condition in Python; nobody has seen it yet.
+        self._started = Event()
+        with _std._active_limbo_lock:  # type: ignore[attr-defined]
+            _limbo[self] = self
 
-    if not _HANDLES:
+    def _launch_by(self, start: Callable[..., object], record: _raddle.ThreadRecord) -> None:
+        """Start it as the standard library does, by the function that a debugger, say, has put in place of its own."""
+        record.ready()
+
+        def bootstrap() -> None:
+            record.adopt()
+            try:
+                self._bootstrap()  # type: ignore[attr-defined]
+            finally:
+                record.end()
+
+        if _HANDLES:
+            start(bootstrap, handle=self._handle, daemon=self.daemon)
+        else:
+            start(bootstrap, ())
+
+    if _HANDLES:
+
+        def _after_fork(self, new_ident: int | None = None) -> None:
+            if self._handle is not self._record:
+                super()._after_fork(new_ident)  # type: ignore[misc]
+            else:
+                self._started._at_fork_reinit()
+
+    else:
 
         def _stop(self) -> None:
             if self._tstate_lock is None and not self._is_stopped:
@@ -362,33 +390,23 @@ class Timer(Thread):
             self.function(*self.args, **self.kwargs)
         self.finished.set()
 
-    def _fire(self) -> None:
-        """Called by the service thread when the timer is due."""
-        self._fired = True
+    def _fire(self, record: _raddle.ThreadRecord | None) -> bool:
+        """Called when the timer is due, in the thread that is its own then; whether it is to run.
+
+        Without a record there is no such thread, and the caller tells the error.
+        """
         try:
-            if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
-                self._name  # noqa: B018 - makes the Thread
-                self._launch(wait=False)
-        except RuntimeError as error:
-            # At exit 3.12 starts no more threads. Nobody waits for a daemon; others run in the service thread.
-            if "interpreter shutdown" not in str(error):
-                raise
-            if not self.daemon:
-                self._run_here()
+            if self._cancelled or ("finished" in self.__dict__ and self.finished.is_set()):
+                return False
+            if record is None:
+                raise RuntimeError("can't start new thread")
+            self._name  # noqa: B018 - makes the Thread
+            self._become(record, native=True)
+            return True
         finally:
+            self._fired = True
             if self._gate is not None:
                 self._gate.set()
-
-    def _run_here(self) -> None:
-        """Run in the calling thread, which no Thread stands for, as this Thread."""
-        ident = get_ident()
-        _active[ident] = self
-        try:
-            self.run()
-        except BaseException:
-            self._invoke_excepthook(self)
-        finally:
-            _active.pop(ident, None)
 
     def _waits(self) -> bool:
         """Whether it is started and neither due nor cancelled."""
@@ -433,11 +451,14 @@ class _Finished(Event):
 
     def __init__(self, timer: Timer) -> None:
         super().__init__()
-        self._timer = timer
+        self._timer: Timer | None = timer
 
     def set(self) -> None:
         super().set()
-        self._timer._withdraw()
+        # Said once, and each is freed without the other's help: a timer that has run needs no garbage collection.
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer._withdraw()
 
 
 def enumerate() -> list[_StdThread]:
@@ -495,28 +516,20 @@ def snapshot() -> list[ThreadSnapshot]:
     return found
 
 
-def _to_wait_for() -> list[_StdThread]:
+def _to_wait_for() -> list[_StdThread | _raddle.ThreadRecord]:
     """Raddle's threads that keep the process alive, and the timers that will."""
-    me = _std.current_thread()
-    found: list[_StdThread] = [timer for timer in _raddle.timers() if not timer.daemon]
-    for thread in _std_enumerate():
-        if (
-            isinstance(thread, Thread)
-            and thread is not me
-            and thread._record is not None
-            and not thread.daemon
-        ):
-            found.append(thread)
-    return found
+    timers = [timer for timer in _raddle.timers() if not timer.daemon]
+    return [*timers, *_raddle.keepers()]
 
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    while (alive := _to_wait_for()) or _raddle.timer_is_serving():
+    while (alive := _to_wait_for()) or _raddle.timer_is_serving() or _raddle.keeper_is_leaving():
         for thread in alive:
             thread.join()
         if not alive:
-            # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
+            # A timer is between the heap and its thread, or a thread between its run and its end: for some
+            # microseconds, in which joining cannot reach it.
             _raddle.yield_now()
     _close_timers()
 
@@ -581,7 +594,11 @@ def _after_fork_in_child() -> None:
         _std._shutdown_locks = _ShutdownLocks(_std._shutdown_locks)  # type: ignore[attr-defined]
 
 
-_os.register_at_fork(after_in_child=_after_fork_in_child)
+_os.register_at_fork(
+    before=_raddle.before_fork,
+    after_in_parent=_raddle.after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)
 
 
 _PLACED = (

@@ -28,6 +28,7 @@ PARTS = {
     "sync": {"primitive", "trace", "park"},
     "queue": {"primitive", "trace", "park", "sync"},
     "timer": {"primitive", "trace", "park", "sync"},
+    "thread": {"primitive", "trace", "park"},
     "detect": {"trace"},
 }
 

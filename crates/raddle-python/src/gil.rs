@@ -5,9 +5,10 @@
 
 use pyo3::types::PyString;
 use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
-use raddle::park::{Host, Look, Stop};
+use raddle::park::{Alone, Deadline, Host, Look, Parking, Signal, Stop};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
+use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -45,8 +46,8 @@ impl Drop for Hang {
 /// [`Hang`] stops the thread. So whatever may run foreign code from a thread of the program goes through the
 /// functions below, and not through PyO3's methods.
 mod unwinding {
-    use pyo3::ffi::PyObject;
-    use std::ffi::c_int;
+    use pyo3::ffi::{PyObject, PyThreadState};
+    use std::ffi::{c_char, c_int};
 
     unsafe extern "C-unwind" {
         pub(super) fn PyObject_Vectorcall(
@@ -72,6 +73,11 @@ mod unwinding {
         pub(super) fn PyObject_ClearWeakRefs(object: *mut PyObject);
         pub(super) fn Py_DecRef(object: *mut PyObject);
         pub(super) fn PyErr_WriteUnraisable(object: *mut PyObject);
+        pub(super) fn PyThreadState_Clear(state: *mut PyThreadState);
+        #[cfg(not(Py_3_13))]
+        pub(super) fn _PyErr_WriteUnraisableMsg(message: *const c_char, object: *mut PyObject);
+        #[cfg(Py_3_13)]
+        pub(super) fn PyErr_FormatUnraisable(format: *const c_char, ...);
     }
 }
 
@@ -247,6 +253,124 @@ pub(crate) fn unraisable(py: Python<'_>, error: PyErr, about: *mut ffi::PyObject
     python(|| unsafe { unwinding::PyErr_WriteUnraisable(about) });
 }
 
+/// Tells `sys.unraisablehook` of an error that has ended a thread; a `SystemExit` is none.
+pub(crate) fn unraisable_in_thread(py: Python<'_>, error: PyErr, callable: *mut ffi::PyObject) {
+    if error.is_instance_of::<pyo3::exceptions::PySystemExit>(py) {
+        return release(error.into_value(py).into_bound(py).into_any());
+    }
+    error.restore(py);
+    // SAFETY: an exception is set; `callable` is a live object, and the format asks for one.
+    python(|| unsafe {
+        #[cfg(not(Py_3_13))]
+        unwinding::_PyErr_WriteUnraisableMsg(c"in thread started by".as_ptr(), callable);
+        #[cfg(Py_3_13)]
+        unwinding::PyErr_FormatUnraisable(c"Exception ignored in thread started by %R".as_ptr(), callable);
+    });
+}
+
+unsafe extern "C" {
+    /// Public from 3.13 on; exported under the other name before.
+    #[cfg_attr(not(Py_3_13), link_name = "_Py_IsFinalizing")]
+    fn Py_IsFinalizing() -> std::ffi::c_int;
+    fn PyThreadState_DeleteCurrent();
+    fn PyThread_get_stacksize() -> usize;
+}
+
+/// Whether the interpreter has begun to take itself down: other threads do not get it any more.
+pub(crate) fn is_finalizing() -> bool {
+    // SAFETY: reads a flag; may be called by any thread.
+    unsafe { Py_IsFinalizing() != 0 }
+}
+
+/// The size in bytes set by `threading.stack_size`, if one was set.
+pub(crate) fn stack_size() -> Option<usize> {
+    // SAFETY: reads a field of the interpreter; attached.
+    Some(unsafe { PyThread_get_stacksize() }).filter(|size| *size != 0)
+}
+
+/// Threads that were told to run Python and are not attached yet.
+struct Arrivals {
+    count: AtomicUsize,
+    fewer: Signal,
+}
+
+static ARRIVALS: Arrivals = Arrivals { count: AtomicUsize::new(0), fewer: Signal::new() };
+
+impl Resource for Arrivals {
+    fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
+}
+
+/// One of them: until it is attached, or dropped because there is no thread for it.
+pub(crate) struct Arrival(());
+
+impl Arrival {
+    pub(crate) fn new() -> Self {
+        ARRIVALS.count.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // Release: pairs with `wait_for_arrivals`; the interpreter's list of thread states is as it should be.
+        if ARRIVALS.count.fetch_sub(1, Ordering::Release) == 1 {
+            ARRIVALS.fewer.notify_all();
+        }
+    }
+}
+
+/// In a forked child: those of the parent do not come.
+pub(crate) fn forget_arrivals() {
+    ARRIVALS.count.store(0, Ordering::Relaxed);
+}
+
+/// Lets all threads that are to run Python attach. Called detached.
+pub(crate) fn wait_for_arrivals() {
+    let mut parking = Parking::new(Kind::Sleep, &ARRIVALS, 0, Deadline::NEVER, &Alone);
+    loop {
+        let key = ARRIVALS.fewer.key();
+        if ARRIVALS.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        // Nothing interrupts it, and it has no deadline.
+        let _ = ARRIVALS.fewer.wait(key, &mut parking);
+    }
+}
+
+/// Runs `body` attached, in a thread that Python does not know yet: with a thread state of its own, from
+/// the first line of a thread to its end.
+///
+/// The state is made and deleted in the thread that it is for, as `PyGILState_Ensure` does it for a thread of C: that
+/// binds it to this thread on every version. It is new for each call, so `threading.local`, context variables,
+/// trace functions and pending exceptions are those of a new thread.
+/// What `body` returns lasts until nothing of the thread is left but its place in the interpreter's list.
+pub(crate) fn as_new_thread<R>(arrival: Arrival, body: impl FnOnce(Python<'_>) -> R) {
+    if is_finalizing() {
+        // The interpreter would end this thread when it asks to be attached, if it is still there to be asked.
+        drop(arrival);
+        drop(Hang);
+        return;
+    }
+    // SAFETY: needs no thread state; the main interpreter is there, since its end has not begun.
+    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
+    if state.is_null() {
+        // SAFETY: does not return. What the interpreter does in `PyGILState_Ensure`: nobody can be told.
+        unsafe { ffi::Py_FatalError(c"raddle: no memory for the state of a new thread".as_ptr()) };
+    }
+    drop(Attach(state, ROUNDS));
+    drop(arrival);
+    // SAFETY: attached by the line above.
+    let lasts = body(unsafe { Python::assume_attached() });
+    // SAFETY: the calling thread's own state, current, with no frame left in it.
+    python(|| unsafe { unwinding::PyThreadState_Clear(state) });
+    drop(lasts);
+    // SAFETY: cleared, current and not used any more; lets go of the interpreter.
+    unsafe { PyThreadState_DeleteCurrent() };
+    HELD.store(false, Ordering::Relaxed);
+}
+
 /// Whether a thread that came back from a wait of ours runs Python, as far as that is known: it has not begun
 /// another wait. A hint, which costs some yields where it is wrong.
 static HELD: AtomicBool = AtomicBool::new(false);
@@ -254,14 +378,17 @@ static HELD: AtomicBool = AtomicBool::new(false);
 /// Most rounds to give the thread that woke this one to let go of the interpreter.
 const ROUNDS: u32 = 24;
 
+/// The same where that thread runs Python first: it has begun its run, which is often short.
+const ROUNDS_OF_A_RUN: u32 = 160;
+
 /// Takes the interpreter back, whatever happens in between.
-struct Attach(*mut ffi::PyThreadState);
+struct Attach(*mut ffi::PyThreadState, u32);
 
 impl Drop for Attach {
     fn drop(&mut self) {
         // Who woke us often lets go of the interpreter within a microsecond, to wait in turn. Asking for it
         // before that means a sleep in the interpreter's own queue, and a wake-up across cores.
-        raddle::park::yield_until(|| !HELD.load(Ordering::Relaxed), ROUNDS);
+        raddle::park::yield_until(|| !HELD.load(Ordering::Relaxed), self.1);
         // SAFETY: the state came from PyEval_SaveThread in this thread, which is detached now.
         python(|| unsafe { ffi::PyEval_RestoreThread(self.0) });
         HELD.store(true, Ordering::Relaxed);
@@ -274,23 +401,30 @@ pub(crate) struct PyHost {
     /// Whether an exception may end this wait.
     raises: bool,
     is_main: bool,
+    /// How many rounds to wait for whoever ended the wait to let go of the interpreter.
+    rounds: u32,
     pub(crate) found: crate::observe::Found,
 }
 
 impl PyHost {
     /// For a wait that signals and deadlock errors may end.
     pub(crate) fn new() -> Self {
-        Self::with(true)
+        Self::with(true, ROUNDS)
     }
 
     /// For a wait that must succeed: taking a condition's lock back.
     pub(crate) fn unending() -> Self {
-        Self::with(false)
+        Self::with(false, ROUNDS)
     }
 
-    fn with(raises: bool) -> Self {
+    /// For a wait that a thread ends which then runs on, perhaps only for some microseconds.
+    pub(crate) fn for_start() -> Self {
+        Self::with(true, ROUNDS_OF_A_RUN)
+    }
+
+    fn with(raises: bool, rounds: u32) -> Self {
         let found = crate::observe::Found::default();
-        Self { state: Cell::new(std::ptr::null_mut()), raises, is_main: raises && is_main_thread(), found }
+        Self { state: Cell::new(std::ptr::null_mut()), raises, is_main: raises && is_main_thread(), rounds, found }
     }
 
     /// Runs `wait` without the interpreter.
@@ -298,7 +432,7 @@ impl PyHost {
         // SAFETY: the caller is attached.
         self.state.set(unsafe { ffi::PyEval_SaveThread() });
         HELD.store(false, Ordering::Relaxed);
-        let _attach = AttachCell(&self.state);
+        let _attach = AttachCell(self);
         wait()
     }
 
@@ -312,7 +446,7 @@ impl PyHost {
                 HELD.store(false, Ordering::Relaxed);
             }
         }
-        drop(Attach(self.state.get()));
+        drop(Attach(self.state.get(), self.rounds));
         let _detach = Detach(&self.state);
         work()
     }
@@ -323,11 +457,11 @@ impl PyHost {
     }
 }
 
-struct AttachCell<'a>(&'a Cell<*mut ffi::PyThreadState>);
+struct AttachCell<'a>(&'a PyHost);
 
 impl Drop for AttachCell<'_> {
     fn drop(&mut self) {
-        drop(Attach(self.0.get()));
+        drop(Attach(self.0.state.get(), self.0.rounds));
     }
 }
 

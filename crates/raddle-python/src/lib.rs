@@ -67,10 +67,48 @@ mod _raddle {
         site::check(py)
     }
 
+    /// Before a fork: idle threads of the operating system end, and those that begin a run get as far as Python.
+    ///
+    /// From 3.12 on the interpreter counts them, and warns if the process has more than one.
+    #[pyfunction]
+    fn before_fork() {
+        gil::PyHost::unending().detached(|| {
+            raddle::thread::retire();
+            gil::wait_for_arrivals();
+        });
+    }
+
+    /// After a fork, in the parent.
+    #[pyfunction]
+    fn after_fork_in_parent() {
+        raddle::thread::resume();
+    }
+
+    /// The records of threads that keep the process alive.
+    #[pyfunction]
+    fn keepers(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
+        thread::keepers(py)
+    }
+
+    /// Whether one of them has run and is not through with what it leaves.
+    #[pyfunction]
+    fn keeper_is_leaving() -> bool {
+        thread::is_leaving()
+    }
+
+    /// How many threads of the operating system are idle.
+    #[pyfunction]
+    fn threads_idle() -> usize {
+        raddle::thread::idle()
+    }
+
     /// In a forked child: only the calling thread is left.
     #[pyfunction]
     fn after_fork_in_child() {
         raddle::park::after_fork_in_child();
+        raddle::thread::after_fork_in_child();
+        gil::forget_arrivals();
+        thread::after_fork_in_child();
         timer::after_fork_in_child();
         gil::set_main_thread(raddle::primitive::thread_token());
     }

@@ -248,7 +248,8 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
         (*head).kind = C::WHICH;
-        let site = Site::to_word(site::here());
+        // A thread's record is never asked for its name: the Thread is.
+        let site = if C::WHICH == Which::Thread { 0 } else { Site::to_word(site::here()) };
         *(*head).created.get_mut() = site;
         (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         let mut registry = REGISTRY.lock();

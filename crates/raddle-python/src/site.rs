@@ -27,27 +27,38 @@ static CACHE: [Slot; SLOTS] = [const {
     Slot { instruction: AtomicUsize::new(0), code: AtomicPtr::new(std::ptr::null_mut()), site: AtomicU32::new(0) }
 }; SLOTS];
 
-/// The frame's code object and instruction, if the interpreter's layout is known.
-#[inline(always)]
-fn position() -> Option<(*mut ffi::PyObject, usize)> {
-    #[cfg(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64"))]
-    {
-        #[cfg(not(Py_3_13))]
-        const FROM_STATE: usize = 56; // PyThreadState.cframe
-        #[cfg(Py_3_13)]
-        const FROM_STATE: usize = 72; // PyThreadState.current_frame
-        #[cfg(not(Py_3_12))]
-        const CODE: usize = 32; // _PyInterpreterFrame.f_code
-        #[cfg(Py_3_12)]
-        const CODE: usize = 0; // f_code, from 3.13 f_executable
-        const INSTRUCTION: usize = 56; // prev_instr, from 3.13 instr_ptr
-        #[cfg(not(Py_3_12))]
-        const OWNER: usize = 69;
-        #[cfg(Py_3_12)]
-        const OWNER: usize = 70;
-        const PREVIOUS: usize = if cfg!(Py_3_12) { 8 } else { 48 };
-        const OWNED_BY_C_STACK: u8 = 3;
+/// Set in a slot's site if the place is in raddle's own Python code, and stands for whoever called it.
+const OWN_PLACE: u32 = 1 << 31;
 
+/// A frame of the interpreter: its own, not the object that Python sees.
+#[derive(Clone, Copy)]
+struct Frame(*mut u8);
+
+#[cfg(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64"))]
+mod layout {
+    #[cfg(not(Py_3_13))]
+    pub(super) const FROM_STATE: usize = 56; // PyThreadState.cframe
+    #[cfg(Py_3_13)]
+    pub(super) const FROM_STATE: usize = 72; // PyThreadState.current_frame
+    #[cfg(not(Py_3_12))]
+    pub(super) const CODE: usize = 32; // _PyInterpreterFrame.f_code
+    #[cfg(Py_3_12)]
+    pub(super) const CODE: usize = 0; // f_code, from 3.13 f_executable
+    pub(super) const INSTRUCTION: usize = 56; // prev_instr, from 3.13 instr_ptr
+    #[cfg(not(Py_3_12))]
+    pub(super) const OWNER: usize = 69;
+    #[cfg(Py_3_12)]
+    pub(super) const OWNER: usize = 70;
+    pub(super) const PREVIOUS: usize = if cfg!(Py_3_12) { 8 } else { 48 };
+    pub(super) const OWNED_BY_C_STACK: u8 = 3;
+}
+
+#[cfg(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64"))]
+impl Frame {
+    /// The running one, if the interpreter's layout is known.
+    #[inline(always)]
+    fn current() -> Option<Frame> {
+        use layout::FROM_STATE;
         if !CHECKED.load(Ordering::Relaxed) {
             return None;
         }
@@ -56,7 +67,7 @@ fn position() -> Option<(*mut ffi::PyObject, usize)> {
         unsafe {
             let state = ffi::compat::PyThreadState_GetUnchecked().cast::<u8>();
             let mut frame = *state.add(FROM_STATE).cast::<*mut u8>();
-            #[cfg(all(not(Py_3_12), Py_3_11))]
+            #[cfg(not(Py_3_12))]
             {
                 frame = *frame.add(8).cast::<*mut u8>(); // _PyCFrame.current_frame, behind use_tracing
             }
@@ -64,75 +75,154 @@ fn position() -> Option<(*mut ffi::PyObject, usize)> {
             {
                 frame = *frame.cast::<*mut u8>(); // _PyCFrame.current_frame
             }
-            while !frame.is_null() && *frame.add(OWNER) == OWNED_BY_C_STACK {
-                frame = *frame.add(PREVIOUS).cast::<*mut u8>();
-            }
-            if frame.is_null() {
-                return None;
-            }
-            Some((*frame.add(CODE).cast::<*mut ffi::PyObject>(), *frame.add(INSTRUCTION).cast::<usize>()))
+            Self::first(frame)
         }
     }
-    #[cfg(not(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64")))]
-    None
+
+    /// The first of Python code, from here outwards.
+    ///
+    /// # Safety
+    /// As in `current`; null or a frame.
+    #[inline(always)]
+    unsafe fn first(mut frame: *mut u8) -> Option<Frame> {
+        // SAFETY: the caller's.
+        unsafe {
+            while !frame.is_null() && *frame.add(layout::OWNER) == layout::OWNED_BY_C_STACK {
+                frame = *frame.add(layout::PREVIOUS).cast::<*mut u8>();
+            }
+        }
+        (!frame.is_null()).then_some(Frame(frame))
+    }
+
+    /// The one that called it.
+    #[inline(always)]
+    fn caller(self) -> Option<Frame> {
+        // SAFETY: a frame of this thread, which runs or is suspended in a call.
+        unsafe { Self::first(*self.0.add(layout::PREVIOUS).cast::<*mut u8>()) }
+    }
+
+    /// Its code object and instruction.
+    #[inline(always)]
+    fn position(self) -> (*mut ffi::PyObject, usize) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0.add(layout::CODE).cast::<*mut ffi::PyObject>(), *self.0.add(layout::INSTRUCTION).cast::<usize>())
+        }
+    }
+}
+
+#[cfg(not(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64")))]
+impl Frame {
+    fn current() -> Option<Frame> {
+        None
+    }
+
+    fn caller(self) -> Option<Frame> {
+        None
+    }
+
+    fn position(self) -> (*mut ffi::PyObject, usize) {
+        (std::ptr::null_mut(), 0)
+    }
 }
 
 /// Where the calling Python code is; `None` where no Python code runs.
 #[inline(always)]
 pub(crate) fn here() -> Option<Site> {
-    let Some((code, instruction)) = position() else {
-        return look_up().0;
+    let Some(frame) = Frame::current() else {
+        return look_up();
     };
+    let word = place(frame, 0);
+    if word & OWN_PLACE == 0 { Site::from_word(word) } else { caller_of(frame, word) }
+}
+
+/// Of raddle's own code: the first place outside of it, or else the outermost.
+fn caller_of(mut frame: Frame, mut word: u32) -> Option<Site> {
+    let mut depth = 0;
+    while word & OWN_PLACE != 0
+        && let Some(caller) = frame.caller()
+    {
+        frame = caller;
+        depth += 1;
+        word = place(frame, depth);
+    }
+    Site::from_word(word & !OWN_PLACE)
+}
+
+/// The site of a frame, so many calls out from the running one, as a word that may be marked.
+#[inline(always)]
+fn place(frame: Frame, depth: usize) -> u32 {
+    let (code, instruction) = frame.position();
     let slot = &CACHE[(instruction >> 1) % SLOTS];
     if slot.instruction.load(Ordering::Relaxed) == instruction && slot.code.load(Ordering::Relaxed) == code {
-        return Site::from_word(slot.site.load(Ordering::Relaxed));
+        return slot.site.load(Ordering::Relaxed);
     }
-    remember(slot, code, instruction)
+    remember(slot, code, instruction, depth)
 }
 
 #[cold]
-fn remember(slot: &Slot, code: *mut ffi::PyObject, instruction: usize) -> Option<Site> {
-    let (site, own) = look_up();
-    // A place inside raddle stands for whoever called it, which differs from call to call.
-    if own {
-        return site;
-    }
+fn remember(slot: &Slot, code: *mut ffi::PyObject, instruction: usize, depth: usize) -> u32 {
+    // SAFETY: attached; the frame is borrowed from the interpreter, and owned from there on.
+    let word = unsafe {
+        let mut frame = ffi::PyEval_GetFrame();
+        ffi::Py_XINCREF(frame.cast());
+        for _ in 0..depth {
+            if !frame.is_null() {
+                let back = ffi::PyFrame_GetBack(frame);
+                ffi::Py_DECREF(frame.cast());
+                frame = back;
+            }
+        }
+        if frame.is_null() {
+            return 0;
+        }
+        let (site, own) = describe(frame);
+        ffi::Py_DECREF(frame.cast());
+        Site::to_word(Some(site)) | if own { OWN_PLACE } else { 0 }
+    };
     slot.instruction.store(0, Ordering::Relaxed);
-    // SAFETY: the running frame keeps its code alive; the slot takes a reference of its own.
+    // SAFETY: the frame keeps its code alive; the slot takes a reference of its own.
     unsafe { ffi::Py_INCREF(code) };
     let old = slot.code.swap(code, Ordering::Relaxed);
-    slot.site.store(Site::to_word(site), Ordering::Relaxed);
+    slot.site.store(word, Ordering::Relaxed);
     slot.instruction.store(instruction, Ordering::Relaxed);
     // SAFETY: the slot held this reference.
     unsafe { crate::gil::decref(old) };
-    site
+    word
 }
 
-/// Asks the interpreter; also whether frames of raddle's own Python code were passed over.
-fn look_up() -> (Option<Site>, bool) {
-    let mut passed = false;
-    // SAFETY: attached; frame and code are live objects, owned as the comments say.
+/// The site of a frame, and whether it is in raddle's own code.
+///
+/// # Safety
+/// Attached; a live frame object.
+unsafe fn describe(frame: *mut ffi::PyFrameObject) -> (Site, bool) {
+    // SAFETY: the caller's; the code is a new reference, given back.
     unsafe {
-        let first = ffi::PyEval_GetFrame();
-        if first.is_null() {
-            return (None, false);
+        let code = ffi::PyFrame_GetCode(frame);
+        let line = u32::try_from(ffi::PyFrame_GetLineNumber(frame)).unwrap_or(0);
+        let file = attribute(code.cast(), c"co_filename");
+        let function = attribute(code.cast(), c"co_qualname");
+        ffi::Py_DECREF(code.cast());
+        (Site::intern(&file, line, &function), is_own(&file))
+    }
+}
+
+/// Asks the interpreter.
+fn look_up() -> Option<Site> {
+    // SAFETY: attached; the frame is borrowed from the interpreter, and owned from there on.
+    unsafe {
+        let mut frame = ffi::PyEval_GetFrame();
+        if frame.is_null() {
+            return None;
         }
-        let mut frame = first;
         ffi::Py_INCREF(frame.cast());
         loop {
-            let code = ffi::PyFrame_GetCode(frame);
-            let line = u32::try_from(ffi::PyFrame_GetLineNumber(frame)).unwrap_or(0);
-            let file = attribute(code.cast(), c"co_filename");
-            let function = attribute(code.cast(), c"co_qualname");
-            ffi::Py_DECREF(code.cast());
-            let own = is_own(&file);
+            let (site, own) = describe(frame);
             let back = if own { ffi::PyFrame_GetBack(frame) } else { std::ptr::null_mut() };
-            if back.is_null() {
-                ffi::Py_DECREF(frame.cast());
-                return (Some(Site::intern(&file, line, &function)), passed);
-            }
-            passed = true;
             ffi::Py_DECREF(frame.cast());
+            if back.is_null() {
+                return Some(site);
+            }
             frame = back;
         }
     }
@@ -174,7 +264,7 @@ unsafe fn attribute(object: *mut ffi::PyObject, name: &CStr) -> String {
 /// Compares what the offsets say with what the interpreter says. Called by Python code.
 pub(crate) fn check(_py: Python<'_>) -> bool {
     CHECKED.store(true, Ordering::Relaxed);
-    let Some((code, instruction)) = position() else {
+    let Some((code, instruction)) = Frame::current().map(Frame::position) else {
         CHECKED.store(false, Ordering::Relaxed);
         return false;
     };

@@ -1,12 +1,15 @@
 //! Timers: the values of the core's service are Timer objects, whose `_fire` it calls.
 
 use crate::error::fetch;
-use crate::gil::{self, python};
+use crate::gil::{self, Arrival, python};
+use crate::thread::Leaving;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyList, PyListMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, now};
 use raddle::timer::{Ticket, Timers};
+use raddle::trace::thread::Thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A Timer object that the heap owns. Whoever takes it out attaches and gives the reference back.
 struct Held(*mut ffi::PyObject);
@@ -16,21 +19,78 @@ unsafe impl Send for Held {}
 
 static TIMERS: Timers<Held> = Timers::new(fire);
 
-/// In the service thread: attaches for one timer.
-fn fire(timer: Held) {
-    // SAFETY: the thread is not attached. The interpreter is there: it closes the timers before it goes, and waits
-    // until none is being served.
-    let state = python(|| unsafe { ffi::PyGILState_Ensure() });
-    // SAFETY: attached now; the reference is the heap's, given up here.
-    unsafe {
-        let py = Python::assume_attached();
-        let timer = Bound::<PyAny>::from_owned_ptr(py, timer.0);
-        if let Err(error) = gil::method(&timer, "_fire", &[]) {
-            gil::unraisable(py, error, timer.as_ptr());
-        }
-        gil::release(timer);
-        ffi::PyGILState_Release(state);
+/// How many timers are due whose threads are not known to Python yet.
+static FIRING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+struct Firing(());
+
+impl Firing {
+    fn new() -> Self {
+        FIRING.fetch_add(1, Ordering::SeqCst);
+        Self(())
     }
+}
+
+impl Drop for Firing {
+    fn drop(&mut self) {
+        FIRING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// In the service thread, which never attaches: gives the timer a thread.
+///
+/// One after the other: as long as the last one waits for the interpreter, another would only wait beside it.
+fn fire(timer: Held) {
+    let firing = Firing::new();
+    gil::wait_for_arrivals();
+    let arrival = Arrival::new();
+    let object = timer.0;
+    let job = Box::new(move || {
+        let timer = timer;
+        gil::as_new_thread(arrival, |py| run(py, timer, firing));
+    });
+    if let Err((_, job)) = raddle::thread::spawn(Thread::new(), None, job) {
+        // SAFETY: the thread is not attached; at interpreter exit the call does not return.
+        let state = python(|| unsafe { ffi::PyGILState_Ensure() });
+        // SAFETY: attached now; the reference is the heap's, given up here.
+        unsafe {
+            let py = Python::assume_attached();
+            let timer = Bound::<PyAny>::from_owned_ptr(py, object);
+            if let Err(error) = gil::method(&timer, "_fire", &[&py.None().into_bound(py)]) {
+                gil::unraisable(py, error, timer.as_ptr());
+            }
+            drop(job);
+            gil::release(timer);
+            ffi::PyGILState_Release(state);
+        }
+    }
+}
+
+/// In the timer's thread.
+fn run(py: Python<'_>, timer: Held, firing: Firing) -> Option<Leaving> {
+    // SAFETY: attached; the reference is the heap's, given up below.
+    let timer = unsafe { Bound::<PyAny>::from_owned_ptr(py, timer.0) };
+    let mut record = None;
+    let result = (|| {
+        let record = record.insert(crate::thread::of_this_thread(py)?);
+        let due = gil::truth(&gil::method(&timer, "_fire", &[record])?)?;
+        drop(firing);
+        if due {
+            gil::release(gil::method(&timer, "_bootstrap", &[])?);
+        }
+        Ok(())
+    })();
+    if let Err(error) = result {
+        gil::unraisable_in_thread(py, error, timer.as_ptr());
+    }
+    let leaving = record.and_then(|record| {
+        let leaving = crate::thread::leave(&record);
+        gil::release(record);
+        leaving
+    });
+    gil::release(timer);
+    leaving
 }
 
 /// Adds a timer that is due in this many seconds; the number cancels it.
@@ -67,7 +127,7 @@ pub(crate) fn is_pending(ticket: u64) -> bool {
 
 /// Whether a timer is due and has not got its thread yet.
 pub(crate) fn is_serving() -> bool {
-    TIMERS.is_serving()
+    TIMERS.is_serving() || FIRING.load(Ordering::SeqCst) > 0
 }
 
 /// How many are to come.
@@ -102,4 +162,5 @@ pub(crate) fn close() {
 /// In a forked child: the parent's timers do not exist here.
 pub(crate) fn after_fork_in_child() {
     TIMERS.after_fork_in_child();
+    FIRING.store(0, Ordering::SeqCst);
 }

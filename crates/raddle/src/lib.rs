@@ -12,5 +12,6 @@ pub mod park;
 pub mod primitive;
 pub mod queue;
 pub mod sync;
+pub mod thread;
 pub mod timer;
 pub mod trace;

@@ -6,16 +6,25 @@
 
 use super::heap::{DeadlineHeap, Ticket};
 use crate::park::{Alone, Deadline, Key, Parking, Signal, Stop, now};
-use crate::primitive::Spin;
+use crate::primitive::{Spin, yield_now};
 use crate::trace::{Claim, Kind, Resource, Waker};
 
 /// How long the thread stays without any timer, in nanoseconds.
 const IDLE: u64 = 2_000_000_000;
 
+/// Whether there is a thread to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    None,
+    /// Somebody is starting it: it may run already, and does not end before this is over.
+    Starting,
+    Running,
+}
+
 #[derive(Debug)]
 struct State<V> {
     heap: DeadlineHeap<u64, V>,
-    running: bool,
+    service: Service,
     /// No timer is added any more.
     closed: bool,
     /// Taken out and not yet through `serve`.
@@ -38,7 +47,7 @@ impl<V: Send + 'static> Timers<V> {
         Self {
             state: Spin::new(State {
                 heap: DeadlineHeap::new(),
-                running: false,
+                service: Service::None,
                 closed: false,
                 serving: false,
                 looks_at: 0,
@@ -51,36 +60,41 @@ impl<V: Send + 'static> Timers<V> {
     /// Adds a timer; never blocks. The ticket cancels it.
     ///
     /// # Errors
-    /// The value, if the service thread cannot be started, or after [`Timers::close`].
+    /// The value, if the service thread cannot be started, or after [`Timers::close`]. A timer is only taken in once
+    /// there is a thread to serve it.
     pub fn add(&'static self, deadline: Deadline, value: V) -> Result<Ticket, V> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(value);
-        }
-        let ticket = state.heap.insert(deadline.nanoseconds(), value);
-        let (start, wake) = (!state.running, deadline.nanoseconds() < state.looks_at);
-        state.running = true;
-        if start {
-            state.looks_at = 0;
-        }
-        drop(state);
-        if start {
-            let started = std::thread::Builder::new()
-                .name("raddle-timers".to_owned())
-                .stack_size(256 * 1024)
-                .spawn(|| self.run());
-            if started.is_err() {
-                let mut state = self.state.lock();
-                state.running = false;
-                return match state.heap.remove(ticket) {
-                    Some(value) => Err(value),
-                    None => Ok(ticket),
-                };
+        loop {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(value);
             }
-        } else if wake {
-            self.earlier.notify_all();
+            match state.service {
+                Service::Running => {
+                    let wake = deadline.nanoseconds() < state.looks_at;
+                    let ticket = state.heap.insert(deadline.nanoseconds(), value);
+                    drop(state);
+                    if wake {
+                        self.earlier.notify_all();
+                    }
+                    return Ok(ticket);
+                }
+                Service::Starting => {
+                    drop(state);
+                    yield_now();
+                }
+                Service::None => {
+                    state.service = Service::Starting;
+                    state.looks_at = 0;
+                    drop(state);
+                    // Without a name of its own: threads that it starts would have it too.
+                    let started = std::thread::Builder::new().stack_size(256 * 1024).spawn(|| self.run());
+                    self.state.lock().service = if started.is_ok() { Service::Running } else { Service::None };
+                    if started.is_err() {
+                        return Err(value);
+                    }
+                }
+            }
         }
-        Ok(ticket)
     }
 
     /// Takes a timer out; `None` if it has been served or taken out before.
@@ -123,7 +137,7 @@ impl<V: Send + 'static> Timers<V> {
     }
 
     fn run(&'static self) {
-        crate::trace::thread::Thread::serve_unseen();
+        crate::trace::thread::Thread::unseen().stand_in();
         let mut empty_since = None;
         loop {
             let time = now();
@@ -143,11 +157,11 @@ impl<V: Send + 'static> Timers<V> {
                 }
                 None => {
                     let end = *empty_since.get_or_insert(time) + IDLE;
-                    if end <= time {
-                        state.running = false;
+                    if end <= time && state.service == Service::Running {
+                        state.service = Service::None;
                         return;
                     }
-                    end
+                    end.max(time + 1)
                 }
             };
             state.looks_at = next;
@@ -171,7 +185,7 @@ impl<V: Send + 'static> Timers<V> {
         self.state.break_after_fork();
         let mut state = self.state.lock();
         std::mem::forget(std::mem::take(&mut state.heap));
-        state.running = false;
+        state.service = Service::None;
         state.closed = false;
         state.serving = false;
         state.looks_at = 0;

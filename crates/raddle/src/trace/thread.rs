@@ -49,6 +49,8 @@ pub struct Thread {
     used: AtomicBool,
     /// Set when it ends: what a join waits for.
     done: Event,
+    /// Nobody knows it by name or number any more.
+    forgotten: AtomicBool,
 }
 
 impl Resource for Thread {
@@ -156,6 +158,7 @@ impl Thread {
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
             done: Event::new(),
+            forgotten: AtomicBool::new(false),
         })
     }
 
@@ -188,10 +191,14 @@ impl Thread {
         REGISTRY.lock().push(Arc::clone(self));
     }
 
-    /// Keeps the calling thread out of the registry: it serves others, and nobody waits for it.
-    pub(crate) fn serve_unseen() {
-        let hidden = Self::with(Life::Running, thread_token());
-        let _ = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(hidden));
+    /// A record for a thread that serves others: nobody sees it or waits for it.
+    pub(crate) fn unseen() -> Arc<Thread> {
+        Self::with(Life::Dead, 0)
+    }
+
+    /// Makes this record the calling thread's own, in place of one that goes on without it: of what it served.
+    pub(crate) fn stand_in(self: &Arc<Thread>) {
+        let _ = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self)));
     }
 
     /// Says that the thread has been asked to start.
@@ -266,6 +273,16 @@ impl Thread {
             // SAFETY: the record's lock is held, so the waiter keeps the word alive.
             crate::park::wake(unsafe { &*wait.word }, u32::MAX);
         }
+    }
+
+    /// The host has dropped what it knew the thread by.
+    pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Another thread may need this one: its end is a reason to look again for those that wait.
