@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 pub(crate) struct Head {
     ob: ffi::PyObject,
     weakrefs: *mut ffi::PyObject,
-    dict: *mut ffi::PyObject,
     previous: *mut Head,
     next: *mut Head,
     /// The name given, a `str`, or null.
@@ -33,7 +32,6 @@ pub(crate) struct Head {
     created: AtomicU32,
     /// How many had been created there before.
     serial: u32,
-    kind: Which,
 }
 
 /// How many objects each place has created: tells those of one line apart by name.
@@ -55,11 +53,44 @@ pub(crate) enum Which {
     Thread,
 }
 
+/// All of them, in order: each has a list of its own in the registry.
+const WHICH: [Which; 10] = [
+    Which::Lock,
+    Which::RLock,
+    Which::Condition,
+    Which::Semaphore,
+    Which::Event,
+    Which::Barrier,
+    Which::Queue,
+    Which::SimpleQueue,
+    Which::Scheduler,
+    Which::Thread,
+];
+
 /// An object: the head and what the type adds.
 #[repr(C)]
 pub(crate) struct Object<C> {
     head: Head,
     core: C,
+}
+
+/// An object whose type has [`Native::DICT`].
+#[repr(C)]
+struct WithDict<C> {
+    object: Object<C>,
+    dict: *mut ffi::PyObject,
+}
+
+/// Takes the `__dict__` of an object, or null if there is none (any more).
+///
+/// # Safety
+/// `object` is an instance of `C`'s type; nobody else uses its `__dict__`.
+unsafe fn take_dict<C: Native>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if !C::DICT {
+        return null_mut();
+    }
+    // SAFETY: the caller's; the layout is that of `make_type`.
+    unsafe { std::mem::replace(&mut (*object.cast::<WithDict<C>>()).dict, null_mut()) }
 }
 
 /// What `tp_traverse` passes on.
@@ -208,21 +239,23 @@ impl<'a, C: Native> This<'a, C> {
     }
 }
 
-struct Registry(*mut Head);
-// SAFETY: the list is only followed under its lock, and its members unlink themselves before they go.
+/// The first of each list.
+struct Registry([*mut Head; WHICH.len()]);
+// SAFETY: the lists are only followed under their lock, and their members unlink themselves before they go.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Spin<Registry> = Spin::new(Registry(null_mut()));
+static REGISTRY: Spin<Registry> = Spin::new(Registry([null_mut(); WHICH.len()]));
 
 /// Calls `look` for every object of the module, under the registry's lock: nothing foreign may run in it.
 pub(crate) fn for_each(mut look: impl FnMut(Which, *mut ffi::PyObject)) {
     let registry = REGISTRY.lock();
-    let mut at = registry.0;
-    while !at.is_null() {
-        // SAFETY: members are alive while they are linked, and the lock keeps them linked.
-        let head = unsafe { &*at };
-        look(head.kind, at.cast());
-        at = head.next;
+    for (which, first) in WHICH.into_iter().zip(registry.0) {
+        let mut at = first;
+        while !at.is_null() {
+            look(which, at.cast());
+            // SAFETY: members are alive while they are linked, and the lock keeps them linked.
+            at = unsafe { (*at).next };
+        }
     }
 }
 
@@ -247,16 +280,16 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         }
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
-        (*head).kind = C::WHICH;
         let site = Site::to_word(site::here());
         *(*head).created.get_mut() = site;
         (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         let mut registry = REGISTRY.lock();
-        (*head).next = registry.0;
-        if !registry.0.is_null() {
-            (*registry.0).previous = head;
+        let first = &mut registry.0[C::WHICH as usize];
+        (*head).next = *first;
+        if !first.is_null() {
+            (**first).previous = head;
         }
-        registry.0 = head;
+        *first = head;
         drop(registry);
         Ok(object.cast())
     }
@@ -300,7 +333,7 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         }
         let registry = &mut REGISTRY.lock();
         match (*head).previous.is_null() {
-            true => registry.0 = (*head).next,
+            true => registry.0[C::WHICH as usize] = (*head).next,
             false => (*(*head).previous).next = (*head).next,
         }
         if !(*head).next.is_null() {
@@ -317,7 +350,7 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         std::ptr::drop_in_place(&raw mut (*this).core);
         let head = &raw mut (*this).head;
         crate::gil::decref(*(*head).name.get_mut());
-        crate::gil::decref((*head).dict);
+        crate::gil::decref(take_dict::<C>(object));
         let ty = ffi::Py_TYPE(object);
         if let Some(free) = (*ty).tp_free {
             free(object.cast());
@@ -335,7 +368,8 @@ unsafe extern "C" fn tp_traverse<C: Native>(
     unsafe {
         let this = object.cast::<Object<C>>();
         let visit = Visit { visit, arg };
-        for reference in [ffi::Py_TYPE(object).cast(), (*this).head.dict] {
+        let dict = if C::DICT { (*object.cast::<WithDict<C>>()).dict } else { null_mut() };
+        for reference in [ffi::Py_TYPE(object).cast(), dict] {
             let stop = visit.call(reference);
             if stop != 0 {
                 return stop;
@@ -349,8 +383,7 @@ unsafe extern "C" fn tp_clear<C: Native>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
     unsafe {
         let this = object.cast::<Object<C>>();
-        let dict = std::mem::replace(&mut (*this).head.dict, null_mut());
-        crate::gil::decref(dict);
+        crate::gil::decref(take_dict::<C>(object));
         (*this).core.clear();
     }
     0
@@ -370,7 +403,7 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weakrefs))];
     let mut attributes = C::attributes();
     if C::DICT {
-        members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
+        members.push(member(c"__dictoffset__", offset_of!(WithDict<C>, dict)));
         attributes.push(ffi::PyGetSetDef {
             name: c"__dict__".as_ptr(),
             get: Some(ffi::PyObject_GenericGetDict),
@@ -413,7 +446,7 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: null_mut() });
     let mut spec = ffi::PyType_Spec {
         name: C::NAME.as_ptr(),
-        basicsize: size_of::<Object<C>>() as c_int,
+        basicsize: if C::DICT { size_of::<WithDict<C>>() } else { size_of::<Object<C>>() } as c_int,
         itemsize: 0,
         flags: flags as std::ffi::c_uint,
         slots: slots.as_mut_ptr(),
