@@ -3,7 +3,7 @@
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
-use crate::lock::{acquire_unending, boolean, given_back, none, taken};
+use crate::lock::{acquire_unending, boolean, given_back, none, try_acquire};
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o, no_pickle};
 use crate::observe;
 use pyo3::exceptions::PyRuntimeError;
@@ -344,14 +344,8 @@ unsafe extern "C" fn py_enter(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
     match this.sort() {
-        Sort::Lock if this.our_lock().try_acquire(thread_token()) => {
-            taken(this.our_lock());
-            boolean(true)
-        }
-        Sort::RLock if this.our_rlock().try_acquire(thread_token()) => {
-            taken(this.our_rlock());
-            boolean(true)
-        }
+        Sort::Lock if try_acquire(this.our_lock(), true) => boolean(true),
+        Sort::RLock if try_acquire(this.our_rlock(), true) => boolean(true),
         // SAFETY: a method of the type.
         _ => unsafe { forward(object, c"__enter__", std::ptr::null(), 0, std::ptr::null_mut()) },
     }

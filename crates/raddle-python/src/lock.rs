@@ -18,7 +18,8 @@ use std::ffi::{CStr, c_void};
 /// What `Lock` and `RLock` share.
 pub(crate) trait Raw: Native + Resource {
     const KIND: Kind;
-    fn try_take(&self, me: usize) -> bool;
+    /// How often the thread holds it now; 0 if it could not take it.
+    fn try_take(&self, me: usize) -> usize;
     fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop>;
     /// False if this thread may not release it.
     fn give_back(&self, me: usize) -> bool;
@@ -34,12 +35,13 @@ pub(crate) trait Raw: Native + Resource {
 }
 
 macro_rules! raw {
-    ($type:ty, $kind:expr, $error:literal, $depth:expr) => {
+    ($type:ty, $kind:expr, $error:literal, $take:expr, $depth:expr) => {
         impl Raw for $type {
             const KIND: Kind = $kind;
             #[inline]
-            fn try_take(&self, me: usize) -> bool {
-                self.try_acquire(me)
+            fn try_take(&self, me: usize) -> usize {
+                let take: fn(&$type, usize) -> usize = $take;
+                take(self, me)
             }
             fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop> {
                 self.acquire_slow(me, parking)
@@ -81,27 +83,30 @@ macro_rules! raw {
         }
     };
 }
-raw!(RawLock, Kind::Lock, "release unlocked lock", |_| None);
-raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", |lock| Some(lock.depth()));
+raw!(RawLock, Kind::Lock, "release unlocked lock", |lock, me| usize::from(lock.try_acquire(me)), |_| None);
+raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", RawRLock::try_deepen, |lock| Some(lock.depth()));
 
-/// The lock is this thread's now: what is noted about that, if anything is.
-#[inline]
-pub(crate) fn taken<C: Raw>(this: This<'_, C>) {
-    if mode() != 0 {
-        note_taken(this, true);
+/// Takes the lock if it can be had at once, and notes that; `waits`: the caller would wait for it.
+#[inline(always)]
+pub(crate) fn try_acquire<C: Raw>(this: This<'_, C>, waits: bool) -> bool {
+    let depth = this.try_take(thread_token());
+    if depth == 1 {
+        note_taken(this, waits);
     }
+    depth > 0
 }
 
+/// The lock has become this thread's: what is noted about that, if anything is.
 #[inline(always)]
-fn note_taken<C: Raw>(this: This<'_, C>, waited: bool) {
-    if this.depth().is_some_and(|depth| depth > 1) {
+fn note_taken<C: Raw>(this: This<'_, C>, waits: bool) {
+    let mode = mode();
+    if mode == 0 {
         return;
     }
-    let mode = mode();
     let site = if mode & SITES != 0 { site::here() } else { None };
     this.set_taken_at(site);
     if mode & !SITES != 0 {
-        observe::acquired(C::KIND, this.address(), site, waited);
+        observe::acquired(C::KIND, this.address(), site, waits);
     }
 }
 
@@ -114,38 +119,26 @@ pub(crate) fn given_back<C: Raw>(this: This<'_, C>) {
 
 /// Takes the lock, waiting as patiently as asked. `Ok(false)`: not in time.
 pub(crate) fn acquire<C: Raw>(py: Python<'_>, this: This<'_, C>, patience: Patience) -> PyResult<bool> {
-    let me = thread_token();
-    if this.try_take(me) {
-        if mode() != 0 {
-            note_taken(this, patience != Patience::None);
-        }
+    if try_acquire(this, patience != Patience::None) {
         return Ok(true);
     }
     match patience {
         Patience::None => Ok(false),
-        Patience::Until(deadline) => acquire_slow(py, this, me, deadline, PyHost::new()),
+        Patience::Until(deadline) => acquire_slow(py, this, deadline, PyHost::new()),
     }
 }
 
 /// Takes the lock back after a wait that released it: whatever happens, it is held afterwards.
 pub(crate) fn acquire_unending<C: Raw>(py: Python<'_>, this: This<'_, C>) {
-    let me = thread_token();
-    if this.try_take(me) {
-        taken(this);
-        return;
+    if !try_acquire(this, true) {
+        while !matches!(acquire_slow(py, this, Deadline::NEVER, PyHost::unending()), Ok(true)) {}
     }
-    while !matches!(acquire_slow(py, this, me, Deadline::NEVER, PyHost::unending()), Ok(true)) {}
 }
 
 #[cold]
-fn acquire_slow<C: Raw>(
-    py: Python<'_>,
-    this: This<'_, C>,
-    me: usize,
-    deadline: Deadline,
-    host: PyHost,
-) -> PyResult<bool> {
+fn acquire_slow<C: Raw>(py: Python<'_>, this: This<'_, C>, deadline: Deadline, host: PyHost) -> PyResult<bool> {
     let core: &C = &this;
+    let me = thread_token();
     let since = now();
     let result = host.detached(|| {
         let mut parking = Parking::new(C::KIND, core, this.address(), deadline, &host);
@@ -153,7 +146,7 @@ fn acquire_slow<C: Raw>(
     });
     match result {
         Ok(()) => {
-            taken(this);
+            note_taken(this, true);
             Ok(true)
         }
         Err(Stop::TimedOut) => {
@@ -196,11 +189,13 @@ unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, unused: *mut f
 unsafe extern "C" fn py_acquire_plain<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
-    if this.try_take(thread_token()) {
-        taken(this);
-        return boolean(true);
-    }
-    entry(|py| Ok(boolean(acquire(py, this, Patience::Until(Deadline::NEVER))?)))
+    if try_acquire(this, true) { boolean(true) } else { acquire_by_waiting(this) }
+}
+
+/// Apart, so that the path above needs no stack.
+#[cold]
+fn acquire_by_waiting<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
+    entry(|py| Ok(boolean(acquire_slow(py, this, Deadline::NEVER, PyHost::new())?)))
 }
 
 unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -210,6 +205,11 @@ unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi:
         given_back(this);
         return none();
     }
+    not_held::<C>()
+}
+
+#[cold]
+fn not_held<C: Raw>() -> *mut ffi::PyObject {
     entry(|_| Err(C::not_held()))
 }
 
