@@ -1,6 +1,6 @@
 //! `Lock` and `RLock`.
 
-use crate::args::{self, Patience, lock_patience};
+use crate::args::{self, Fast, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
 use crate::native::{Native, This, Which, method_fast, method_noargs, no_pickle};
@@ -165,30 +165,30 @@ unsafe extern "C" fn py_acquire<C: Raw>(
 ) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
-    if count == 0 && keywords.is_null() {
-        // SAFETY: as above.
-        return unsafe { py_acquire_plain::<C>(object, std::ptr::null_mut()) };
-    }
+    if count == 0 && keywords.is_null() { acquire_plain(this) } else { acquire_as_told(this, (args, count, keywords)) }
+}
+
+/// With arguments. Apart, as [`acquire_by_waiting`] is.
+#[inline(never)]
+fn acquire_as_told<C: Raw>(this: This<'_, C>, fast: Fast) -> *mut ffi::PyObject {
     entry(|py| {
-        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, (args, count, keywords))?;
+        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, fast)?;
         let patience = lock_patience(blocking.as_ref(), timeout.as_ref())?;
         Ok(boolean(acquire(py, this, patience)?))
     })
 }
 
 /// `__enter__`: a lock taken for a block of code is given back by its taker.
-unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, unused: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
-    unsafe {
-        This::<C>::from_ptr(object).used_by_taker();
-        py_acquire_plain::<C>(object, unused)
-    }
+    let this = unsafe { This::<C>::from_ptr(object) };
+    this.used_by_taker();
+    acquire_plain(this)
 }
 
 /// `acquire()` without arguments.
-unsafe extern "C" fn py_acquire_plain<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    let this = unsafe { This::<C>::from_ptr(object) };
+#[inline(always)]
+fn acquire_plain<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
     if try_acquire(this, true) { boolean(true) } else { acquire_by_waiting(this) }
 }
 

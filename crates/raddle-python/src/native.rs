@@ -532,6 +532,106 @@ pub(crate) fn method_fast(
     }
 }
 
+/// A C string from literals.
+macro_rules! c_text {
+    ($($part:literal),*) => {
+        const {
+            match std::ffi::CStr::from_bytes_with_nul(concat!($($part,)* "\0").as_bytes()) {
+                Ok(text) => text,
+                Err(_) => panic!("a text has a zero byte in it"),
+            }
+        }
+    };
+}
+pub(crate) use c_text;
+
+/// A method table. A row is what the method takes (`noargs`, `o` or `fast`), its name, its signature behind `$self`
+/// where it has one to show, the C function, and its documentation.
+macro_rules! methods {
+    ($($kind:ident $name:literal $(($signature:literal))? = $function:expr, $doc:literal;)*) => {
+        vec![$(
+            $crate::native::methods!(@ $kind)(
+                $crate::native::c_text!($name),
+                $function,
+                $crate::native::c_text!($($name, "($self, /", $signature, ")\n--\n\n",)? $doc),
+            )
+        ),*]
+    };
+    (@ noargs) => { $crate::native::method_noargs };
+    (@ o) => { $crate::native::method_o };
+    (@ fast) => { $crate::native::method_fast };
+}
+pub(crate) use methods;
+
+/// Defines the C function of a method without arguments, of a type: `body(py, this)` gives a new reference.
+macro_rules! noargs {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            let body: fn(Python<'_>, This<'_, $type>) -> PyResult<*mut ffi::PyObject> = $body;
+            // SAFETY: called as a method of the type.
+            unsafe { $crate::native::run::<$type>(object, body) }
+        }
+    };
+}
+pub(crate) use noargs;
+
+/// Defines the C function of a method with one argument: `body(py, this, argument)` gives a new reference.
+macro_rules! one {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(object: *mut ffi::PyObject, argument: *mut ffi::PyObject) -> *mut ffi::PyObject {
+            // SAFETY: called as a method of the type; the argument is live.
+            unsafe {
+                let body: fn(Python<'_>, This<'_, $type>, Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject> = $body;
+                $crate::native::run::<$type>(object, |py, this| body(py, this, Bound::from_borrowed_ptr(py, argument)))
+            }
+        }
+    };
+}
+pub(crate) use one;
+
+/// Defines the C function of a method with arguments: `body(py, this, arguments)` gives a new reference.
+macro_rules! fast {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(
+            object: *mut ffi::PyObject,
+            args: *const *mut ffi::PyObject,
+            count: ffi::Py_ssize_t,
+            keywords: *mut ffi::PyObject,
+        ) -> *mut ffi::PyObject {
+            let body: fn(Python<'_>, This<'_, $type>, $crate::args::Fast) -> PyResult<*mut ffi::PyObject> = $body;
+            // SAFETY: called as a method of the type.
+            unsafe { $crate::native::run::<$type>(object, |py, this| body(py, this, (args, count, keywords))) }
+        }
+    };
+}
+pub(crate) use fast;
+
+/// Defines the C function of an attribute: `body(py, this)` gives a new reference.
+macro_rules! getter {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+            let body: fn(Python<'_>, This<'_, $type>) -> PyResult<*mut ffi::PyObject> = $body;
+            // SAFETY: called for an attribute of the type.
+            unsafe { $crate::native::run::<$type>(object, body) }
+        }
+    };
+}
+pub(crate) use getter;
+
+/// Runs the body of a C function on its object.
+///
+/// # Safety
+/// As [`This::from_ptr`].
+#[inline]
+pub(crate) unsafe fn run<C: Native>(
+    object: *mut ffi::PyObject,
+    body: impl FnOnce(Python<'_>, This<'_, C>) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller's.
+    let this = unsafe { This::from_ptr(object) };
+    entry(|py| body(py, this))
+}
+
 /// A row of an attribute table.
 pub(crate) fn get<C: Native>(name: &'static CStr, getter: ffi::getter, doc: &'static CStr) -> ffi::PyGetSetDef {
     ffi::PyGetSetDef { name: name.as_ptr(), get: Some(getter), set: None, doc: doc.as_ptr(), closure: null_mut() }
