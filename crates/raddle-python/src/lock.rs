@@ -3,7 +3,7 @@
 use crate::args::{self, Fast, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
-use crate::native::{Native, This, Which, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Which, method_fast, methods, no_pickle};
 use crate::types::Slot;
 use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
@@ -270,28 +270,17 @@ unsafe extern "C" fn py_longest<C: Raw>(object: *mut ffi::PyObject, _: *mut c_vo
 }
 
 fn lock_methods<C: Raw>() -> Vec<ffi::PyMethodDef> {
-    vec![
-        method_fast(
-            c"acquire",
-            py_acquire::<C>,
-            c"acquire($self, /, blocking=True, timeout=-1)\n--\n\n\
-              Take the lock and return True; return False if it could not be had in time.\n\n\
-              Waits without the GIL for at most `timeout` seconds (-1: without limit); signals are handled\n\
-              meanwhile. `blocking=False` does not wait. Follows CPython's `threading` locks.",
-        ),
-        method_noargs(
-            c"release",
-            py_release::<C>,
-            c"release($self, /)\n--\n\nRelease the lock and wake one waiter. Never waits.\n\n\
-              RuntimeError if it is not held (an RLock: not held by this thread).",
-        ),
-        method_noargs(
-            c"_at_fork_reinit",
-            py_reinit::<C>,
-            c"_at_fork_reinit($self, /)\n--\n\nMake the lock free, in a forked child.",
-        ),
-        method_noargs(c"__reduce__", no_pickle, c"Locks cannot be pickled."),
-    ]
+    methods! {
+        fast "acquire" (", blocking=True, timeout=-1") = py_acquire::<C>,
+            "Take the lock and return True; return False if it could not be had in time.\n\n\
+             Waits without the GIL for at most `timeout` seconds (-1: without limit); signals are handled\n\
+             meanwhile. `blocking=False` does not wait. Follows CPython's `threading` locks.";
+        noargs "release" ("") = py_release::<C>,
+            "Release the lock and wake one waiter. Never waits.\n\n\
+             RuntimeError if it is not held (an RLock: not held by this thread).";
+        noargs "_at_fork_reinit" ("") = py_reinit::<C>, "Make the lock free, in a forked child.";
+        noargs "__reduce__" = no_pickle, "Locks cannot be pickled.";
+    }
 }
 
 fn lock_additions<C: Raw>() -> Vec<(&'static CStr, ffi::getter)> {
@@ -379,12 +368,12 @@ impl Native for RawLock {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         let mut methods = lock_methods::<Self>();
-        methods.extend([
-            method_noargs(c"locked", py_locked::<Self>, c"locked($self, /)\n--\n\nWhether the lock is held."),
-            method_fast(c"acquire_lock", py_acquire::<Self>, c"An old name of acquire."),
-            method_noargs(c"release_lock", py_release::<Self>, c"An old name of release."),
-            method_noargs(c"locked_lock", py_locked::<Self>, c"An old name of locked."),
-        ]);
+        methods.extend(methods! {
+            noargs "locked" ("") = py_locked::<Self>, "Whether the lock is held.";
+            fast "acquire_lock" = py_acquire::<Self>, "An old name of acquire.";
+            noargs "release_lock" = py_release::<Self>, "An old name of release.";
+            noargs "locked_lock" = py_locked::<Self>, "An old name of locked.";
+        });
         methods
     }
 
@@ -430,26 +419,15 @@ impl Native for RawRLock {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         let mut methods = lock_methods::<Self>();
-        methods.extend([
-            method_noargs(c"_is_owned", rlock_is_owned, c"_is_owned($self, /)\n--\n\nWhether this thread holds it."),
-            method_noargs(
-                c"_recursion_count",
-                rlock_recursion_count,
-                c"_recursion_count($self, /)\n--\n\nHow often this thread holds it.",
-            ),
-            method_noargs(
-                c"_release_save",
-                rlock_release_save,
-                c"_release_save($self, /)\n--\n\nLet go altogether, for a Condition.",
-            ),
-            crate::native::method_o(
-                c"_acquire_restore",
-                rlock_acquire_restore,
-                c"_acquire_restore($self, state, /)\n--\n\nTake it back as often, for a Condition.",
-            ),
-        ]);
+        methods.extend(methods! {
+            noargs "_is_owned" ("") = rlock_is_owned, "Whether this thread holds it.";
+            noargs "_recursion_count" ("") = rlock_recursion_count, "How often this thread holds it.";
+            noargs "_release_save" ("") = rlock_release_save, "Let go altogether, for a Condition.";
+            o "_acquire_restore" = rlock_acquire_restore,
+                "_acquire_restore($self, state, /)\n--\n\nTake it back as often, for a Condition.";
+        });
         if cfg!(Py_3_14) {
-            methods.push(method_noargs(c"locked", py_locked::<Self>, c"Whether the lock is held."));
+            methods.extend(methods! { noargs "locked" = py_locked::<Self>, "Whether the lock is held."; });
         }
         methods
     }

@@ -7,6 +7,7 @@
 //! All objects are linked into one registry, so that "what does this thread hold" can be answered without
 //! the locks' keeping lists.
 
+use crate::args::Fast;
 use crate::error::{entry, entry_or, fetch};
 use crate::site;
 use pyo3::exceptions::PyTypeError;
@@ -563,11 +564,21 @@ macro_rules! methods {
 }
 pub(crate) use methods;
 
-/// Defines the C function of a method without arguments, of a type: `body(py, this)` gives a new reference.
+/// The body of a method without arguments, or of an attribute: gives a new reference.
+pub(crate) type Body<C> = fn(Python<'_>, This<'_, C>) -> PyResult<*mut ffi::PyObject>;
+/// The same with one argument.
+pub(crate) type BodyOfOne<C> = fn(Python<'_>, This<'_, C>, Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject>;
+/// The same with arguments as they came.
+pub(crate) type BodyOfFast<C> = fn(Python<'_>, This<'_, C>, Fast) -> PyResult<*mut ffi::PyObject>;
+
+/// Defines the C function of a method without arguments of a type, from its [`Body`].
 macro_rules! noargs {
     ($name:ident, $type:ty, $body:expr) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-            let body: fn(Python<'_>, This<'_, $type>) -> PyResult<*mut ffi::PyObject> = $body;
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            _: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::Body<$type> = $body;
             // SAFETY: called as a method of the type.
             unsafe { $crate::native::run::<$type>(object, body) }
         }
@@ -575,30 +586,35 @@ macro_rules! noargs {
 }
 pub(crate) use noargs;
 
-/// Defines the C function of a method with one argument: `body(py, this, argument)` gives a new reference.
+/// Defines the C function of a method with one argument, from its [`BodyOfOne`].
 macro_rules! one {
     ($name:ident, $type:ty, $body:expr) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, argument: *mut ffi::PyObject) -> *mut ffi::PyObject {
-            // SAFETY: called as a method of the type; the argument is live.
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            argument: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::BodyOfOne<$type> = $body;
+            // SAFETY: called as a method of the type, with a live argument.
             unsafe {
-                let body: fn(Python<'_>, This<'_, $type>, Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject> = $body;
-                $crate::native::run::<$type>(object, |py, this| body(py, this, Bound::from_borrowed_ptr(py, argument)))
+                $crate::native::run::<$type>(object, |py, this| {
+                    body(py, this, pyo3::Bound::from_borrowed_ptr(py, argument))
+                })
             }
         }
     };
 }
 pub(crate) use one;
 
-/// Defines the C function of a method with arguments: `body(py, this, arguments)` gives a new reference.
+/// Defines the C function of a method with arguments, from its [`BodyOfFast`].
 macro_rules! fast {
     ($name:ident, $type:ty, $body:expr) => {
         unsafe extern "C" fn $name(
-            object: *mut ffi::PyObject,
-            args: *const *mut ffi::PyObject,
-            count: ffi::Py_ssize_t,
-            keywords: *mut ffi::PyObject,
-        ) -> *mut ffi::PyObject {
-            let body: fn(Python<'_>, This<'_, $type>, $crate::args::Fast) -> PyResult<*mut ffi::PyObject> = $body;
+            object: *mut pyo3::ffi::PyObject,
+            args: *const *mut pyo3::ffi::PyObject,
+            count: pyo3::ffi::Py_ssize_t,
+            keywords: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::BodyOfFast<$type> = $body;
             // SAFETY: called as a method of the type.
             unsafe { $crate::native::run::<$type>(object, |py, this| body(py, this, (args, count, keywords))) }
         }
@@ -606,11 +622,14 @@ macro_rules! fast {
 }
 pub(crate) use fast;
 
-/// Defines the C function of an attribute: `body(py, this)` gives a new reference.
+/// Defines the C function of an attribute of a type, from its [`Body`].
 macro_rules! getter {
     ($name:ident, $type:ty, $body:expr) => {
-        unsafe extern "C" fn $name(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-            let body: fn(Python<'_>, This<'_, $type>) -> PyResult<*mut ffi::PyObject> = $body;
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            _: *mut std::ffi::c_void,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::Body<$type> = $body;
             // SAFETY: called for an attribute of the type.
             unsafe { $crate::native::run::<$type>(object, body) }
         }

@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, fast, methods, noargs};
 use crate::observe;
 use pyo3::types::{PyAnyMethods, PyString};
 use pyo3::{Bound, PyAny, PyResult, ffi};
@@ -49,41 +49,32 @@ unsafe extern "C" fn py_end(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -
     none()
 }
 
-unsafe extern "C" fn py_join(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        if this.thread.life() == Life::Dead {
-            return Ok(boolean(true));
-        }
-        let [timeout] = args::fast(py, "join", ["timeout"], 1, (args, count, keywords))?;
-        if timeout.as_ref().is_some_and(|timeout| timeout.extract::<f64>().is_ok_and(f64::is_nan)) {
-            return Err(pyo3::exceptions::PyValueError::new_err("Invalid value NaN (not a number)"));
-        }
-        let Patience::Until(deadline) = patience(timeout.as_ref())? else {
-            return Ok(boolean(false));
-        };
-        args::check(deadline)?;
-        let owner = this.owner.load(Ordering::Acquire);
-        let name = if owner.is_null() { this.address() } else { owner as usize };
-        let thread: &Thread = &this.thread;
-        let host = PyHost::new();
-        let result = host.detached(|| {
-            let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
-            thread.join_slow(&mut parking)
-        });
-        match result {
-            Ok(()) => Ok(boolean(true)),
-            Err(Stop::TimedOut) => Ok(boolean(false)),
-            Err(Stop::Interrupted) => Err(fetch(py)),
-        }
-    })
-}
+fast!(py_join, PyRecord, |py, this, fast| {
+    if this.thread.life() == Life::Dead {
+        return Ok(boolean(true));
+    }
+    let [timeout] = args::fast(py, "join", ["timeout"], 1, fast)?;
+    if timeout.as_ref().is_some_and(|timeout| timeout.extract::<f64>().is_ok_and(f64::is_nan)) {
+        return Err(pyo3::exceptions::PyValueError::new_err("Invalid value NaN (not a number)"));
+    }
+    let Patience::Until(deadline) = patience(timeout.as_ref())? else {
+        return Ok(boolean(false));
+    };
+    args::check(deadline)?;
+    let owner = this.owner.load(Ordering::Acquire);
+    let name = if owner.is_null() { this.address() } else { owner as usize };
+    let thread: &Thread = &this.thread;
+    let host = PyHost::new();
+    let result = host.detached(|| {
+        let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
+        thread.join_slow(&mut parking)
+    });
+    match result {
+        Ok(()) => Ok(boolean(true)),
+        Err(Stop::TimedOut) => Ok(boolean(false)),
+        Err(Stop::Interrupted) => Err(fetch(py)),
+    }
+});
 
 unsafe extern "C" fn py_life(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     entry(|py| {
@@ -98,13 +89,7 @@ unsafe extern "C" fn py_life(object: *mut ffi::PyObject, _: *mut ffi::PyObject) 
     })
 }
 
-unsafe extern "C" fn py_waiting(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        Ok(observe::wait_of(py, &this.thread)?.into_ptr())
-    })
-}
+noargs!(py_waiting, PyRecord, |py, this| { Ok(observe::wait_of(py, &this.thread)?.into_ptr()) });
 
 /// Ties the record to its Thread object, until the thread ends.
 unsafe extern "C" fn py_belong(object: *mut ffi::PyObject, owner: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -144,27 +129,15 @@ impl Native for PyRecord {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_o(
-                c"belong",
-                py_belong,
-                c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.",
-            ),
-            method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
-            method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
-            method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),
-            method_fast(
-                c"join",
-                py_join,
-                c"join($self, /, timeout=None)\n--\n\nWait for the end; False if `timeout` seconds passed first.",
-            ),
-            method_noargs(c"life", py_life, c"life($self, /)\n--\n\n'new', 'ready', 'running' or 'dead'."),
-            method_noargs(
-                c"waiting",
-                py_waiting,
-                c"waiting($self, /)\n--\n\n(kind, object, since, timed) if it is blocked, else None.",
-            ),
-        ]
+        methods! {
+            o "belong" = py_belong, "belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.";
+            noargs "ready" ("") = py_ready, "The thread has been asked to start.";
+            noargs "adopt" ("") = py_adopt, "Make it the calling thread's own.";
+            noargs "end" ("") = py_end, "The thread has ended; those who join it go on.";
+            fast "join" (", timeout=None") = py_join, "Wait for the end; False if `timeout` seconds passed first.";
+            noargs "life" ("") = py_life, "'new', 'ready', 'running' or 'dead'.";
+            noargs "waiting" ("") = py_waiting, "(kind, object, since, timed) if it is blocked, else None.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

@@ -7,7 +7,7 @@ use super::{Me, PyQueue, is_plain, names};
 use crate::error::entry_or;
 use crate::gil;
 use crate::lock::boolean;
-use crate::native::{This, methods, noargs, one, run};
+use crate::native::{methods, noargs, one, run};
 use crate::observe;
 use crate::types::Slot;
 use pyo3::exceptions::PyAttributeError;

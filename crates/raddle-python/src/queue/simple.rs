@@ -6,7 +6,7 @@ use crate::error::entry;
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, methods, no_pickle, noargs};
 use crate::observe;
-use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, PyAny, PyResult, ffi};
 use raddle::primitive::thread_token;
 use raddle::queue::Queue;
 use std::ffi::{CStr, c_int};

@@ -7,7 +7,7 @@ use crate::args::{self, Fast, Patience, missing, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::none;
-use crate::native::{This, fast, methods, noargs};
+use crate::native::{fast, methods, noargs};
 use pyo3::exceptions::PyValueError;
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods};
 use pyo3::{Bound, IntoPyObjectExt, PyAny, PyErr, PyResult, Python, ffi};
