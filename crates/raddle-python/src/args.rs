@@ -3,11 +3,19 @@
 use crate::error::fetch;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyDictMethods, PyTupleMethods, PyTypeMethods};
-use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::park::{Deadline, now};
 
 /// The largest time-out, in seconds: `threading.TIMEOUT_MAX`.
 const TIMEOUT_MAX: f64 = 9_223_372_036.0;
+
+/// The arguments of a fast call: positional ones, how many, and a tuple of keywords whose values follow, or null.
+pub(crate) type Fast = (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject);
+
+/// The error that a call lacks an argument.
+pub(crate) fn missing(function: &str, argument: &str) -> PyErr {
+    PyTypeError::new_err(format!("{function}() missing 1 required positional argument: '{argument}'"))
+}
 
 /// Sorts the arguments of a fast call into the places of `names`; a missing one is `None`.
 ///
@@ -20,16 +28,19 @@ pub(crate) fn fast<'py, const N: usize>(
     function: &str,
     names: [&str; N],
     positional: usize,
-    (args, count, keywords): (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject),
+    (args, count, keywords): Fast,
 ) -> PyResult<[Option<Bound<'py, PyAny>>; N]> {
     let mut found: [Option<Bound<'py, PyAny>>; N] = [const { None }; N];
-    // SAFETY: the interpreter passes `count` positional arguments and behind them one for each keyword.
-    let (given, keywords) = unsafe {
-        let keywords = Bound::from_borrowed_ptr_or_opt(py, keywords);
-        let extra = keywords.as_ref().map_or(0, |names| names.len().unwrap_or(0));
-        (std::slice::from_raw_parts(args, count as usize + if args.is_null() { 0 } else { extra }), keywords)
-    };
+    // SAFETY: a tuple or null.
+    let keywords = unsafe { Bound::from_borrowed_ptr_or_opt(py, keywords) };
     let count = count as usize;
+    let given = if args.is_null() {
+        &[]
+    } else {
+        let extra = keywords.as_ref().map_or(0, |names| names.len().unwrap_or(0));
+        // SAFETY: the interpreter passes `count` positional arguments and behind them one for each keyword.
+        unsafe { std::slice::from_raw_parts(args, count + extra) }
+    };
     if count > positional {
         return Err(PyTypeError::new_err(format!(
             "{function}() takes at most {positional} positional argument{} ({count} given)",

@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{PyHost, call};
 use crate::lock::boolean;
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle};
 use crate::observe;
 use pyo3::exceptions::PyValueError;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
@@ -108,25 +108,16 @@ fn wait_open(py: Python<'_>, this: Me<'_>, barrier: &Barrier, patience: Patience
     }
 }
 
-unsafe extern "C" fn py_wait(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [timeout] = args::fast(py, "wait", ["timeout"], 1, (args, count, keywords))?;
-        let timeout = match timeout.filter(|timeout| !timeout.is_none()) {
-            Some(timeout) => Some(timeout),
-            None => default_timeout(py, this)?,
-        };
-        let index = wait(py, this, patience(timeout.as_ref())?)?;
-        // SAFETY: attached.
-        Ok(unsafe { ffi::PyLong_FromSize_t(index) })
-    })
-}
+fast!(py_wait, PyBarrier, |py, this, fast| {
+    let [timeout] = args::fast(py, "wait", ["timeout"], 1, fast)?;
+    let timeout = match timeout.filter(|timeout| !timeout.is_none()) {
+        Some(timeout) => Some(timeout),
+        None => default_timeout(py, this)?,
+    };
+    let index = wait(py, this, patience(timeout.as_ref())?)?;
+    // SAFETY: attached.
+    Ok(unsafe { ffi::PyLong_FromSize_t(index) })
+});
 
 fn default_timeout<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let seconds = f64::from_bits(this.timeout.load(Ordering::Relaxed));
@@ -169,13 +160,7 @@ unsafe extern "C" fn py_broken(object: *mut ffi::PyObject, _: *mut c_void) -> *m
     entry(|_| Ok(boolean(barrier(&unsafe { Me::from_ptr(object) })?.is_broken())))
 }
 
-unsafe extern "C" fn py_longest(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|_| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        Ok(observe::longest_wait(this.address(), barrier(&this)?.longest_wait()))
-    })
-}
+getter!(py_longest, PyBarrier, |_, this| { Ok(observe::longest_wait(this.address(), barrier(&this)?.longest_wait())) });
 
 unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     entry(|py| {
@@ -247,18 +232,14 @@ impl Native for PyBarrier {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"wait",
-                py_wait,
-                c"wait($self, /, timeout=None)\n--\n\n\
-                  Wait for the other parties; an index that differs from theirs.\n\n\
-                  BrokenBarrierError if the barrier breaks or is reset, or if `timeout` seconds pass first, which breaks it.",
-            ),
-            method_noargs(c"reset", py_reset, c"reset($self, /)\n--\n\nMake it whole; those in it get BrokenBarrierError."),
-            method_noargs(c"abort", py_abort, c"abort($self, /)\n--\n\nBreak it; those in it and to come get BrokenBarrierError."),
-            method_noargs(c"__reduce__", no_pickle, c"Barriers cannot be pickled."),
-        ]
+        methods! {
+            fast "wait" (", timeout=None") = py_wait,
+                "Wait for the other parties; an index that differs from theirs.\n\n\
+                 BrokenBarrierError if the barrier breaks or is reset, or if `timeout` seconds pass first, which breaks it.";
+            noargs "reset" ("") = py_reset, "Make it whole; those in it get BrokenBarrierError.";
+            noargs "abort" ("") = py_abort, "Break it; those in it and to come get BrokenBarrierError.";
+            noargs "__reduce__" = no_pickle, "Barriers cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

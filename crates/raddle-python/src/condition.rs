@@ -3,8 +3,8 @@
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
-use crate::lock::{acquire_unending, boolean, given_back, none, taken};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o, no_pickle};
+use crate::lock::{acquire_unending, boolean, given_back, none, try_acquire};
+use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::observe;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString};
@@ -190,60 +190,42 @@ fn wait(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
     }
 }
 
-unsafe extern "C" fn py_wait(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [timeout] = args::fast(py, "wait", ["timeout"], 1, (args, count, keywords))?;
-        Ok(boolean(wait(py, this, patience(timeout.as_ref())?)?))
-    })
-}
+fast!(py_wait, PyCondition, |py, this, fast| {
+    let [timeout] = args::fast(py, "wait", ["timeout"], 1, fast)?;
+    Ok(boolean(wait(py, this, patience(timeout.as_ref())?)?))
+});
 
-unsafe extern "C" fn py_wait_for(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [predicate, timeout] = args::fast(py, "wait_for", ["predicate", "timeout"], 2, (args, count, keywords))?;
-        let Some(predicate) = predicate else {
-            return Err(pyo3::exceptions::PyTypeError::new_err(
-                "wait_for() missing 1 required positional argument: 'predicate'",
-            ));
-        };
-        let deadline = match patience(timeout.as_ref())? {
-            Patience::None => Deadline::at(now()),
-            Patience::Until(deadline) => deadline,
-        };
-        // A subclass may have a `wait` of its own, which then is what waits.
-        let own = this.bound(py).get_type().getattr("wait")?;
-        let ours = own.as_ptr() == plain_wait(py)?.as_ptr();
-        let call = || gil::call(&predicate, &[]);
-        let mut result = call()?;
-        while !gil::truth(&result)? {
-            if deadline.is_past() {
-                break;
-            }
-            if ours {
-                wait(py, this, Patience::Until(deadline))?;
-            } else {
-                let left = deadline.nanoseconds().saturating_sub(now()) as f64 / 1e9;
-                let left = deadline.is_timed().then_some(left);
-                gil::method(&this.bound(py), "wait", &[&left.into_bound_py_any(py)?])?;
-            }
-            result = call()?;
+fast!(py_wait_for, PyCondition, |py, this, fast| {
+    let [predicate, timeout] = args::fast(py, "wait_for", ["predicate", "timeout"], 2, fast)?;
+    let Some(predicate) = predicate else {
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "wait_for() missing 1 required positional argument: 'predicate'",
+        ));
+    };
+    let deadline = match patience(timeout.as_ref())? {
+        Patience::None => Deadline::at(now()),
+        Patience::Until(deadline) => deadline,
+    };
+    // A subclass may have a `wait` of its own, which then is what waits.
+    let own = this.bound(py).get_type().getattr("wait")?;
+    let ours = own.as_ptr() == plain_wait(py)?.as_ptr();
+    let call = || gil::call(&predicate, &[]);
+    let mut result = call()?;
+    while !gil::truth(&result)? {
+        if deadline.is_past() {
+            break;
         }
-        Ok(result.into_ptr())
-    })
-}
+        if ours {
+            wait(py, this, Patience::Until(deadline))?;
+        } else {
+            let left = deadline.nanoseconds().saturating_sub(now()) as f64 / 1e9;
+            let left = deadline.is_timed().then_some(left);
+            gil::method(&this.bound(py), "wait", &[&left.into_bound_py_any(py)?])?;
+        }
+        result = call()?;
+    }
+    Ok(result.into_ptr())
+});
 
 fn plain_wait(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     crate::types::get(py, crate::types::Slot::Condition).getattr("wait")
@@ -344,14 +326,8 @@ unsafe extern "C" fn py_enter(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
     match this.sort() {
-        Sort::Lock if this.our_lock().try_acquire(thread_token()) => {
-            taken(this.our_lock());
-            boolean(true)
-        }
-        Sort::RLock if this.our_rlock().try_acquire(thread_token()) => {
-            taken(this.our_rlock());
-            boolean(true)
-        }
+        Sort::Lock if try_acquire(this.our_lock(), true) => boolean(true),
+        Sort::RLock if try_acquire(this.our_rlock(), true) => boolean(true),
         // SAFETY: a method of the type.
         _ => unsafe { forward(object, c"__enter__", std::ptr::null(), 0, std::ptr::null_mut()) },
     }
@@ -409,33 +385,25 @@ unsafe extern "C" fn py_acquire_restore(object: *mut ffi::PyObject, state: *mut 
     })
 }
 
-unsafe extern "C" fn py_reinit(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        this.lock(py)?.call_method0("_at_fork_reinit")?;
-        this.condition.reset();
-        Ok(none())
-    })
-}
+noargs!(py_reinit, PyCondition, |py, this| {
+    this.lock(py)?.call_method0("_at_fork_reinit")?;
+    this.condition.reset();
+    Ok(none())
+});
 
 unsafe extern "C" fn py_lock(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: an attribute of the type.
     entry(|py| Ok(unsafe { Me::from_ptr(object) }.lock(py)?.into_ptr()))
 }
 
-/// A list as long as the line, for programs that count the standard library's waiters.
-unsafe extern "C" fn py_line(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let list = PyList::empty(py);
-        for _ in 0..this.condition.waiters() {
-            list.append(py.None())?;
-        }
-        Ok(list.into_ptr())
-    })
-}
+// A list as long as the line, for programs that count the standard library's waiters.
+getter!(py_line, PyCondition, |py, this| {
+    let list = PyList::empty(py);
+    for _ in 0..this.condition.waiters() {
+        list.append(py.None())?;
+    }
+    Ok(list.into_ptr())
+});
 
 unsafe extern "C" fn py_longest(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: an attribute of the type.
@@ -501,41 +469,26 @@ impl Native for PyCondition {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"acquire",
-                py_acquire,
-                c"acquire($self, /, *args)\n--\n\nTake the lock, as its own method does.",
-            ),
-            method_noargs(c"release", py_release, c"release($self, /)\n--\n\nRelease the lock."),
-            method_noargs(c"__enter__", py_enter, c"Take the lock."),
-            method_fast(c"__exit__", py_exit, c"Release the lock."),
-            method_fast(
-                c"wait",
-                py_wait,
-                c"wait($self, /, timeout=None)\n--\n\n\
-                  Release the lock, wait for a notification, take the lock again.\n\n\
-                  True if notified, False if `timeout` seconds passed first. RuntimeError if the lock is not held.",
-            ),
-            method_fast(
-                c"wait_for",
-                py_wait_for,
-                c"wait_for($self, /, predicate, timeout=None)\n--\n\n\
-                  Wait until predicate() is true; its last value, false if `timeout` seconds passed first.",
-            ),
-            method_fast(
-                c"notify",
-                py_notify,
-                c"notify($self, /, n=1)\n--\n\nWake up to n waiters, the longest waiting first. The lock must be held.",
-            ),
-            method_noargs(c"notify_all", py_notify_all, c"notify_all($self, /)\n--\n\nWake all waiters."),
-            method_noargs(c"notifyAll", py_notify_all_old, c"A deprecated name of notify_all."),
-            method_noargs(c"_is_owned", py_is_owned, c"Whether the lock is held."),
-            method_noargs(c"_release_save", py_release_save, c"Let go of the lock altogether."),
-            method_o(c"_acquire_restore", py_acquire_restore, c"Take the lock back."),
-            method_noargs(c"_at_fork_reinit", py_reinit, c"Make it fresh, in a forked child."),
-            method_noargs(c"__reduce__", no_pickle, c"Conditions cannot be pickled."),
-        ]
+        methods! {
+            fast "acquire" (", *args") = py_acquire, "Take the lock, as its own method does.";
+            noargs "release" ("") = py_release, "Release the lock.";
+            noargs "__enter__" = py_enter, "Take the lock.";
+            fast "__exit__" = py_exit, "Release the lock.";
+            fast "wait" (", timeout=None") = py_wait,
+                "Release the lock, wait for a notification, take the lock again.\n\n\
+                 True if notified, False if `timeout` seconds passed first. RuntimeError if the lock is not held.";
+            fast "wait_for" (", predicate, timeout=None") = py_wait_for,
+                "Wait until predicate() is true; its last value, false if `timeout` seconds passed first.";
+            fast "notify" (", n=1") = py_notify,
+                "Wake up to n waiters, the longest waiting first. The lock must be held.";
+            noargs "notify_all" ("") = py_notify_all, "Wake all waiters.";
+            noargs "notifyAll" = py_notify_all_old, "A deprecated name of notify_all.";
+            noargs "_is_owned" = py_is_owned, "Whether the lock is held.";
+            noargs "_release_save" = py_release_save, "Let go of the lock altogether.";
+            o "_acquire_restore" = py_acquire_restore, "Take the lock back.";
+            noargs "_at_fork_reinit" = py_reinit, "Make it fresh, in a forked child.";
+            noargs "__reduce__" = no_pickle, "Conditions cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

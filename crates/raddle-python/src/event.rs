@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Which, get, methods, no_pickle};
 use crate::observe;
 use crate::types::Slot;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
@@ -146,25 +146,17 @@ impl Native for Event {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_noargs(c"is_set", py_is_set, c"is_set($self, /)\n--\n\nWhether the flag is up."),
-            method_noargs(c"isSet", py_is_set_old, c"A deprecated name of is_set."),
-            method_noargs(
-                c"set",
-                py_set,
-                c"set($self, /)\n--\n\nRaise the flag and let everybody go who waits. Never waits.",
-            ),
-            method_noargs(c"clear", py_clear, c"clear($self, /)\n--\n\nLower the flag."),
-            method_fast(
-                c"wait",
-                py_wait,
-                c"wait($self, /, timeout=None)\n--\n\n\
-                  Wait until the flag is up; False if `timeout` seconds passed first.\n\n\
-                  Waits without the GIL; signals are handled meanwhile.",
-            ),
-            method_noargs(c"_at_fork_reinit", py_reinit, c"Make it usable in a forked child."),
-            method_noargs(c"__reduce__", no_pickle, c"Events cannot be pickled."),
-        ]
+        methods! {
+            noargs "is_set" ("") = py_is_set, "Whether the flag is up.";
+            noargs "isSet" = py_is_set_old, "A deprecated name of is_set.";
+            noargs "set" ("") = py_set, "Raise the flag and let everybody go who waits. Never waits.";
+            noargs "clear" ("") = py_clear, "Lower the flag.";
+            fast "wait" (", timeout=None") = py_wait,
+                "Wait until the flag is up; False if `timeout` seconds passed first.\n\n\
+                 Waits without the GIL; signals are handled meanwhile.";
+            noargs "_at_fork_reinit" = py_reinit, "Make it usable in a forked child.";
+            noargs "__reduce__" = no_pickle, "Events cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

@@ -127,7 +127,7 @@ mod _raddle {
         }
     }
 
-    /// The file and line of the calling Python code, as "file:line", or None.
+    /// Where the calling Python code is, as `(file, line, function)`, or None.
     #[pyfunction]
     fn here(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         observe::place(py, site::here())

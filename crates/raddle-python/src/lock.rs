@@ -1,9 +1,9 @@
 //! `Lock` and `RLock`.
 
-use crate::args::{self, Patience, lock_patience};
+use crate::args::{self, Fast, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
-use crate::native::{Native, This, Which, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Which, method_fast, methods, no_pickle};
 use crate::types::Slot;
 use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
@@ -18,7 +18,8 @@ use std::ffi::{CStr, c_void};
 /// What `Lock` and `RLock` share.
 pub(crate) trait Raw: Native + Resource {
     const KIND: Kind;
-    fn try_take(&self, me: usize) -> bool;
+    /// How often the thread holds it now; 0 if it could not take it.
+    fn try_take(&self, me: usize) -> usize;
     fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop>;
     /// False if this thread may not release it.
     fn give_back(&self, me: usize) -> bool;
@@ -34,12 +35,13 @@ pub(crate) trait Raw: Native + Resource {
 }
 
 macro_rules! raw {
-    ($type:ty, $kind:expr, $error:literal, $depth:expr) => {
+    ($type:ty, $kind:expr, $error:literal, $take:expr, $depth:expr) => {
         impl Raw for $type {
             const KIND: Kind = $kind;
             #[inline]
-            fn try_take(&self, me: usize) -> bool {
-                self.try_acquire(me)
+            fn try_take(&self, me: usize) -> usize {
+                let take: fn(&$type, usize) -> usize = $take;
+                take(self, me)
             }
             fn take(&self, me: usize, parking: &mut Parking<'_>) -> Result<(), Stop> {
                 self.acquire_slow(me, parking)
@@ -81,27 +83,30 @@ macro_rules! raw {
         }
     };
 }
-raw!(RawLock, Kind::Lock, "release unlocked lock", |_| None);
-raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", |lock| Some(lock.depth()));
+raw!(RawLock, Kind::Lock, "release unlocked lock", |lock, me| usize::from(lock.try_acquire(me)), |_| None);
+raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", RawRLock::try_deepen, |lock| Some(lock.depth()));
 
-/// The lock is this thread's now: what is noted about that, if anything is.
-#[inline]
-pub(crate) fn taken<C: Raw>(this: This<'_, C>) {
-    if mode() != 0 {
-        note_taken(this, true);
+/// Takes the lock if it can be had at once, and notes that; `waits`: the caller would wait for it.
+#[inline(always)]
+pub(crate) fn try_acquire<C: Raw>(this: This<'_, C>, waits: bool) -> bool {
+    let depth = this.try_take(thread_token());
+    if depth == 1 {
+        note_taken(this, waits);
     }
+    depth > 0
 }
 
+/// The lock has become this thread's: what is noted about that, if anything is.
 #[inline(always)]
-fn note_taken<C: Raw>(this: This<'_, C>, waited: bool) {
-    if this.depth().is_some_and(|depth| depth > 1) {
+fn note_taken<C: Raw>(this: This<'_, C>, waits: bool) {
+    let mode = mode();
+    if mode == 0 {
         return;
     }
-    let mode = mode();
     let site = if mode & SITES != 0 { site::here() } else { None };
     this.set_taken_at(site);
     if mode & !SITES != 0 {
-        observe::acquired(C::KIND, this.address(), site, waited);
+        observe::acquired(C::KIND, this.address(), site, waits);
     }
 }
 
@@ -114,38 +119,26 @@ pub(crate) fn given_back<C: Raw>(this: This<'_, C>) {
 
 /// Takes the lock, waiting as patiently as asked. `Ok(false)`: not in time.
 pub(crate) fn acquire<C: Raw>(py: Python<'_>, this: This<'_, C>, patience: Patience) -> PyResult<bool> {
-    let me = thread_token();
-    if this.try_take(me) {
-        if mode() != 0 {
-            note_taken(this, patience != Patience::None);
-        }
+    if try_acquire(this, patience != Patience::None) {
         return Ok(true);
     }
     match patience {
         Patience::None => Ok(false),
-        Patience::Until(deadline) => acquire_slow(py, this, me, deadline, PyHost::new()),
+        Patience::Until(deadline) => acquire_slow(py, this, deadline, PyHost::new()),
     }
 }
 
 /// Takes the lock back after a wait that released it: whatever happens, it is held afterwards.
 pub(crate) fn acquire_unending<C: Raw>(py: Python<'_>, this: This<'_, C>) {
-    let me = thread_token();
-    if this.try_take(me) {
-        taken(this);
-        return;
+    if !try_acquire(this, true) {
+        while !matches!(acquire_slow(py, this, Deadline::NEVER, PyHost::unending()), Ok(true)) {}
     }
-    while !matches!(acquire_slow(py, this, me, Deadline::NEVER, PyHost::unending()), Ok(true)) {}
 }
 
 #[cold]
-fn acquire_slow<C: Raw>(
-    py: Python<'_>,
-    this: This<'_, C>,
-    me: usize,
-    deadline: Deadline,
-    host: PyHost,
-) -> PyResult<bool> {
+fn acquire_slow<C: Raw>(py: Python<'_>, this: This<'_, C>, deadline: Deadline, host: PyHost) -> PyResult<bool> {
     let core: &C = &this;
+    let me = thread_token();
     let since = now();
     let result = host.detached(|| {
         let mut parking = Parking::new(C::KIND, core, this.address(), deadline, &host);
@@ -153,7 +146,7 @@ fn acquire_slow<C: Raw>(
     });
     match result {
         Ok(()) => {
-            taken(this);
+            note_taken(this, true);
             Ok(true)
         }
         Err(Stop::TimedOut) => {
@@ -172,35 +165,37 @@ unsafe extern "C" fn py_acquire<C: Raw>(
 ) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
-    if count == 0 && keywords.is_null() {
-        // SAFETY: as above.
-        return unsafe { py_acquire_plain::<C>(object, std::ptr::null_mut()) };
-    }
+    if count == 0 && keywords.is_null() { acquire_plain(this) } else { acquire_as_told(this, (args, count, keywords)) }
+}
+
+/// With arguments. Apart, as [`acquire_by_waiting`] is.
+#[inline(never)]
+fn acquire_as_told<C: Raw>(this: This<'_, C>, fast: Fast) -> *mut ffi::PyObject {
     entry(|py| {
-        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, (args, count, keywords))?;
+        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, fast)?;
         let patience = lock_patience(blocking.as_ref(), timeout.as_ref())?;
         Ok(boolean(acquire(py, this, patience)?))
     })
 }
 
 /// `__enter__`: a lock taken for a block of code is given back by its taker.
-unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, unused: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
-    unsafe {
-        This::<C>::from_ptr(object).used_by_taker();
-        py_acquire_plain::<C>(object, unused)
-    }
+    let this = unsafe { This::<C>::from_ptr(object) };
+    this.used_by_taker();
+    acquire_plain(this)
 }
 
 /// `acquire()` without arguments.
-unsafe extern "C" fn py_acquire_plain<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    let this = unsafe { This::<C>::from_ptr(object) };
-    if this.try_take(thread_token()) {
-        taken(this);
-        return boolean(true);
-    }
-    entry(|py| Ok(boolean(acquire(py, this, Patience::Until(Deadline::NEVER))?)))
+#[inline(always)]
+fn acquire_plain<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
+    if try_acquire(this, true) { boolean(true) } else { acquire_by_waiting(this) }
+}
+
+/// Apart, so that the path above needs no stack.
+#[cold]
+fn acquire_by_waiting<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
+    entry(|py| Ok(boolean(acquire_slow(py, this, Deadline::NEVER, PyHost::new())?)))
 }
 
 unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -210,6 +205,11 @@ unsafe extern "C" fn py_release<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi:
         given_back(this);
         return none();
     }
+    not_held::<C>()
+}
+
+#[cold]
+fn not_held<C: Raw>() -> *mut ffi::PyObject {
     entry(|_| Err(C::not_held()))
 }
 
@@ -270,28 +270,17 @@ unsafe extern "C" fn py_longest<C: Raw>(object: *mut ffi::PyObject, _: *mut c_vo
 }
 
 fn lock_methods<C: Raw>() -> Vec<ffi::PyMethodDef> {
-    vec![
-        method_fast(
-            c"acquire",
-            py_acquire::<C>,
-            c"acquire($self, /, blocking=True, timeout=-1)\n--\n\n\
-              Take the lock and return True; return False if it could not be had in time.\n\n\
-              Waits without the GIL for at most `timeout` seconds (-1: without limit); signals are handled\n\
-              meanwhile. `blocking=False` does not wait. Follows CPython's `threading` locks.",
-        ),
-        method_noargs(
-            c"release",
-            py_release::<C>,
-            c"release($self, /)\n--\n\nRelease the lock and wake one waiter. Never waits.\n\n\
-              RuntimeError if it is not held (an RLock: not held by this thread).",
-        ),
-        method_noargs(
-            c"_at_fork_reinit",
-            py_reinit::<C>,
-            c"_at_fork_reinit($self, /)\n--\n\nMake the lock free, in a forked child.",
-        ),
-        method_noargs(c"__reduce__", no_pickle, c"Locks cannot be pickled."),
-    ]
+    methods! {
+        fast "acquire" (", blocking=True, timeout=-1") = py_acquire::<C>,
+            "Take the lock and return True; return False if it could not be had in time.\n\n\
+             Waits without the GIL for at most `timeout` seconds (-1: without limit); signals are handled\n\
+             meanwhile. `blocking=False` does not wait. Follows CPython's `threading` locks.";
+        noargs "release" ("") = py_release::<C>,
+            "Release the lock and wake one waiter. Never waits.\n\n\
+             RuntimeError if it is not held (an RLock: not held by this thread).";
+        noargs "_at_fork_reinit" ("") = py_reinit::<C>, "Make the lock free, in a forked child.";
+        noargs "__reduce__" = no_pickle, "Locks cannot be pickled.";
+    }
 }
 
 fn lock_additions<C: Raw>() -> Vec<(&'static CStr, ffi::getter)> {
@@ -379,12 +368,12 @@ impl Native for RawLock {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         let mut methods = lock_methods::<Self>();
-        methods.extend([
-            method_noargs(c"locked", py_locked::<Self>, c"locked($self, /)\n--\n\nWhether the lock is held."),
-            method_fast(c"acquire_lock", py_acquire::<Self>, c"An old name of acquire."),
-            method_noargs(c"release_lock", py_release::<Self>, c"An old name of release."),
-            method_noargs(c"locked_lock", py_locked::<Self>, c"An old name of locked."),
-        ]);
+        methods.extend(methods! {
+            noargs "locked" ("") = py_locked::<Self>, "Whether the lock is held.";
+            fast "acquire_lock" = py_acquire::<Self>, "An old name of acquire.";
+            noargs "release_lock" = py_release::<Self>, "An old name of release.";
+            noargs "locked_lock" = py_locked::<Self>, "An old name of locked.";
+        });
         methods
     }
 
@@ -430,26 +419,15 @@ impl Native for RawRLock {
 
     fn methods() -> Vec<ffi::PyMethodDef> {
         let mut methods = lock_methods::<Self>();
-        methods.extend([
-            method_noargs(c"_is_owned", rlock_is_owned, c"_is_owned($self, /)\n--\n\nWhether this thread holds it."),
-            method_noargs(
-                c"_recursion_count",
-                rlock_recursion_count,
-                c"_recursion_count($self, /)\n--\n\nHow often this thread holds it.",
-            ),
-            method_noargs(
-                c"_release_save",
-                rlock_release_save,
-                c"_release_save($self, /)\n--\n\nLet go altogether, for a Condition.",
-            ),
-            crate::native::method_o(
-                c"_acquire_restore",
-                rlock_acquire_restore,
-                c"_acquire_restore($self, state, /)\n--\n\nTake it back as often, for a Condition.",
-            ),
-        ]);
+        methods.extend(methods! {
+            noargs "_is_owned" ("") = rlock_is_owned, "Whether this thread holds it.";
+            noargs "_recursion_count" ("") = rlock_recursion_count, "How often this thread holds it.";
+            noargs "_release_save" ("") = rlock_release_save, "Let go altogether, for a Condition.";
+            o "_acquire_restore" = rlock_acquire_restore,
+                "_acquire_restore($self, state, /)\n--\n\nTake it back as often, for a Condition.";
+        });
         if cfg!(Py_3_14) {
-            methods.push(method_noargs(c"locked", py_locked::<Self>, c"Whether the lock is held."));
+            methods.extend(methods! { noargs "locked" = py_locked::<Self>, "Whether the lock is held."; });
         }
         methods
     }

@@ -7,6 +7,7 @@
 //! All objects are linked into one registry, so that "what does this thread hold" can be answered without
 //! the locks' keeping lists.
 
+use crate::args::Fast;
 use crate::error::{entry, entry_or, fetch};
 use crate::site;
 use pyo3::exceptions::PyTypeError;
@@ -24,7 +25,6 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 pub(crate) struct Head {
     ob: ffi::PyObject,
     weakrefs: *mut ffi::PyObject,
-    dict: *mut ffi::PyObject,
     previous: *mut Head,
     next: *mut Head,
     /// The name given, a `str`, or null.
@@ -33,7 +33,6 @@ pub(crate) struct Head {
     created: AtomicU32,
     /// How many had been created there before.
     serial: u32,
-    kind: Which,
 }
 
 /// How many objects each place has created: tells those of one line apart by name.
@@ -55,11 +54,44 @@ pub(crate) enum Which {
     Thread,
 }
 
+/// All of them, in order: each has a list of its own in the registry.
+const WHICH: [Which; 10] = [
+    Which::Lock,
+    Which::RLock,
+    Which::Condition,
+    Which::Semaphore,
+    Which::Event,
+    Which::Barrier,
+    Which::Queue,
+    Which::SimpleQueue,
+    Which::Scheduler,
+    Which::Thread,
+];
+
 /// An object: the head and what the type adds.
 #[repr(C)]
 pub(crate) struct Object<C> {
     head: Head,
     core: C,
+}
+
+/// An object whose type has [`Native::DICT`].
+#[repr(C)]
+struct WithDict<C> {
+    object: Object<C>,
+    dict: *mut ffi::PyObject,
+}
+
+/// Takes the `__dict__` of an object, or null if there is none (any more).
+///
+/// # Safety
+/// `object` is an instance of `C`'s type; nobody else uses its `__dict__`.
+unsafe fn take_dict<C: Native>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if !C::DICT {
+        return null_mut();
+    }
+    // SAFETY: the caller's; the layout is that of `make_type`.
+    unsafe { std::mem::replace(&mut (*object.cast::<WithDict<C>>()).dict, null_mut()) }
 }
 
 /// What `tp_traverse` passes on.
@@ -208,21 +240,23 @@ impl<'a, C: Native> This<'a, C> {
     }
 }
 
-struct Registry(*mut Head);
-// SAFETY: the list is only followed under its lock, and its members unlink themselves before they go.
+/// The first of each list.
+struct Registry([*mut Head; WHICH.len()]);
+// SAFETY: the lists are only followed under their lock, and their members unlink themselves before they go.
 unsafe impl Send for Registry {}
 
-static REGISTRY: Spin<Registry> = Spin::new(Registry(null_mut()));
+static REGISTRY: Spin<Registry> = Spin::new(Registry([null_mut(); WHICH.len()]));
 
 /// Calls `look` for every object of the module, under the registry's lock: nothing foreign may run in it.
 pub(crate) fn for_each(mut look: impl FnMut(Which, *mut ffi::PyObject)) {
     let registry = REGISTRY.lock();
-    let mut at = registry.0;
-    while !at.is_null() {
-        // SAFETY: members are alive while they are linked, and the lock keeps them linked.
-        let head = unsafe { &*at };
-        look(head.kind, at.cast());
-        at = head.next;
+    for (which, first) in WHICH.into_iter().zip(registry.0) {
+        let mut at = first;
+        while !at.is_null() {
+            look(which, at.cast());
+            // SAFETY: members are alive while they are linked, and the lock keeps them linked.
+            at = unsafe { (*at).next };
+        }
     }
 }
 
@@ -247,17 +281,17 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         }
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
-        (*head).kind = C::WHICH;
         // A thread's record is never asked for its name: the Thread is.
         let site = if C::WHICH == Which::Thread { 0 } else { Site::to_word(site::here()) };
         *(*head).created.get_mut() = site;
         (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         let mut registry = REGISTRY.lock();
-        (*head).next = registry.0;
-        if !registry.0.is_null() {
-            (*registry.0).previous = head;
+        let first = &mut registry.0[C::WHICH as usize];
+        (*head).next = *first;
+        if !first.is_null() {
+            (**first).previous = head;
         }
-        registry.0 = head;
+        *first = head;
         drop(registry);
         Ok(object.cast())
     }
@@ -301,7 +335,7 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         }
         let registry = &mut REGISTRY.lock();
         match (*head).previous.is_null() {
-            true => registry.0 = (*head).next,
+            true => registry.0[C::WHICH as usize] = (*head).next,
             false => (*(*head).previous).next = (*head).next,
         }
         if !(*head).next.is_null() {
@@ -318,7 +352,7 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         std::ptr::drop_in_place(&raw mut (*this).core);
         let head = &raw mut (*this).head;
         crate::gil::decref(*(*head).name.get_mut());
-        crate::gil::decref((*head).dict);
+        crate::gil::decref(take_dict::<C>(object));
         let ty = ffi::Py_TYPE(object);
         if let Some(free) = (*ty).tp_free {
             free(object.cast());
@@ -336,7 +370,8 @@ unsafe extern "C" fn tp_traverse<C: Native>(
     unsafe {
         let this = object.cast::<Object<C>>();
         let visit = Visit { visit, arg };
-        for reference in [ffi::Py_TYPE(object).cast(), (*this).head.dict] {
+        let dict = if C::DICT { (*object.cast::<WithDict<C>>()).dict } else { null_mut() };
+        for reference in [ffi::Py_TYPE(object).cast(), dict] {
             let stop = visit.call(reference);
             if stop != 0 {
                 return stop;
@@ -350,8 +385,7 @@ unsafe extern "C" fn tp_clear<C: Native>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
     unsafe {
         let this = object.cast::<Object<C>>();
-        let dict = std::mem::replace(&mut (*this).head.dict, null_mut());
-        crate::gil::decref(dict);
+        crate::gil::decref(take_dict::<C>(object));
         (*this).core.clear();
     }
     0
@@ -371,7 +405,7 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     let mut members = vec![member(c"__weaklistoffset__", offset_of!(Head, weakrefs))];
     let mut attributes = C::attributes();
     if C::DICT {
-        members.push(member(c"__dictoffset__", offset_of!(Head, dict)));
+        members.push(member(c"__dictoffset__", offset_of!(WithDict<C>, dict)));
         attributes.push(ffi::PyGetSetDef {
             name: c"__dict__".as_ptr(),
             get: Some(ffi::PyObject_GenericGetDict),
@@ -414,7 +448,7 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: null_mut() });
     let mut spec = ffi::PyType_Spec {
         name: C::NAME.as_ptr(),
-        basicsize: size_of::<Object<C>>() as c_int,
+        basicsize: if C::DICT { size_of::<WithDict<C>>() } else { size_of::<Object<C>>() } as c_int,
         itemsize: 0,
         flags: flags as std::ffi::c_uint,
         slots: slots.as_mut_ptr(),
@@ -498,6 +532,124 @@ pub(crate) fn method_fast(
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
         ml_doc: doc.as_ptr(),
     }
+}
+
+/// A C string from literals.
+macro_rules! c_text {
+    ($($part:literal),*) => {
+        const {
+            match std::ffi::CStr::from_bytes_with_nul(concat!($($part,)* "\0").as_bytes()) {
+                Ok(text) => text,
+                Err(_) => panic!("a text has a zero byte in it"),
+            }
+        }
+    };
+}
+pub(crate) use c_text;
+
+/// A method table. A row is what the method takes (`noargs`, `o` or `fast`), its name, its signature behind `$self`
+/// where it has one to show, the C function, and its documentation.
+macro_rules! methods {
+    ($($kind:ident $name:literal $(($signature:literal))? = $function:expr, $doc:literal;)*) => {
+        vec![$(
+            $crate::native::methods!(@ $kind)(
+                $crate::native::c_text!($name),
+                $function,
+                $crate::native::c_text!($($name, "($self, /", $signature, ")\n--\n\n",)? $doc),
+            )
+        ),*]
+    };
+    (@ noargs) => { $crate::native::method_noargs };
+    (@ o) => { $crate::native::method_o };
+    (@ fast) => { $crate::native::method_fast };
+}
+pub(crate) use methods;
+
+/// The body of a method without arguments, or of an attribute: gives a new reference.
+pub(crate) type Body<C> = fn(Python<'_>, This<'_, C>) -> PyResult<*mut ffi::PyObject>;
+/// The same with one argument.
+pub(crate) type BodyOfOne<C> = fn(Python<'_>, This<'_, C>, Bound<'_, PyAny>) -> PyResult<*mut ffi::PyObject>;
+/// The same with arguments as they came.
+pub(crate) type BodyOfFast<C> = fn(Python<'_>, This<'_, C>, Fast) -> PyResult<*mut ffi::PyObject>;
+
+/// Defines the C function of a method without arguments of a type, from its [`Body`].
+macro_rules! noargs {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            _: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::Body<$type> = $body;
+            // SAFETY: called as a method of the type.
+            unsafe { $crate::native::run::<$type>(object, body) }
+        }
+    };
+}
+pub(crate) use noargs;
+
+/// Defines the C function of a method with one argument, from its [`BodyOfOne`].
+macro_rules! one {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            argument: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::BodyOfOne<$type> = $body;
+            // SAFETY: called as a method of the type, with a live argument.
+            unsafe {
+                $crate::native::run::<$type>(object, |py, this| {
+                    body(py, this, pyo3::Bound::from_borrowed_ptr(py, argument))
+                })
+            }
+        }
+    };
+}
+pub(crate) use one;
+
+/// Defines the C function of a method with arguments, from its [`BodyOfFast`].
+macro_rules! fast {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            args: *const *mut pyo3::ffi::PyObject,
+            count: pyo3::ffi::Py_ssize_t,
+            keywords: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::BodyOfFast<$type> = $body;
+            // SAFETY: called as a method of the type.
+            unsafe { $crate::native::run::<$type>(object, |py, this| body(py, this, (args, count, keywords))) }
+        }
+    };
+}
+pub(crate) use fast;
+
+/// Defines the C function of an attribute of a type, from its [`Body`].
+macro_rules! getter {
+    ($name:ident, $type:ty, $body:expr) => {
+        unsafe extern "C" fn $name(
+            object: *mut pyo3::ffi::PyObject,
+            _: *mut std::ffi::c_void,
+        ) -> *mut pyo3::ffi::PyObject {
+            let body: $crate::native::Body<$type> = $body;
+            // SAFETY: called for an attribute of the type.
+            unsafe { $crate::native::run::<$type>(object, body) }
+        }
+    };
+}
+pub(crate) use getter;
+
+/// Runs the body of a C function on its object.
+///
+/// # Safety
+/// As [`This::from_ptr`].
+#[inline]
+pub(crate) unsafe fn run<C: Native>(
+    object: *mut ffi::PyObject,
+    body: impl FnOnce(Python<'_>, This<'_, C>) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller's.
+    let this = unsafe { This::from_ptr(object) };
+    entry(|py| body(py, this))
 }
 
 /// A row of an attribute table.

@@ -22,7 +22,7 @@ use crate::args;
 use crate::error::{entry, entry_or, fetch};
 use crate::gil::{self, PyHost, is_main_thread};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Visit, Which, fast, get, methods, no_pickle};
 use crate::observe;
 use crate::types::Slot;
 use order::{Held, Queue, Rank, Search};
@@ -271,34 +271,23 @@ fn new_event<'py>(py: Python<'py>, fields: [*mut ffi::PyObject; 6]) -> PyResult<
     }
 }
 
-unsafe extern "C" fn py_enterabs(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let ([time, priority, action], [argument, kwargs]) =
-            five(py, "scheduler.enterabs", "time", (args, count, keywords))?;
-        let argument = argument.unwrap_or_else(|| PyTuple::empty(py).into_any());
-        let missing = &Standard::get(py)?.missing;
-        let kwargs = kwargs.filter(|kwargs| !kwargs.is(missing)).unwrap_or_else(|| PyDict::new(py).into_any());
-        let sequence = this.sequence.fetch_add(1, Ordering::Relaxed);
-        let rank = Rank::of(time.as_ptr(), priority.as_ptr(), sequence);
-        // SAFETY: attached.
-        let number = unsafe { ffi::PyLong_FromUnsignedLongLong(sequence) };
-        if number.is_null() {
-            return Err(fetch(py));
-        }
-        let [time, priority, action, argument, kwargs] =
-            [time, priority, action, argument, kwargs].map(Bound::into_ptr);
-        let event = new_event(py, [time, priority, number, action, argument, kwargs])?;
-        this.add(py, Held(event.clone().into_ptr()), &rank, sequence)?;
-        Ok(event.into_ptr())
-    })
-}
+fast!(py_enterabs, PyScheduler, |py, this, fast| {
+    let ([time, priority, action], [argument, kwargs]) = five(py, "scheduler.enterabs", "time", fast)?;
+    let argument = argument.unwrap_or_else(|| PyTuple::empty(py).into_any());
+    let missing = &Standard::get(py)?.missing;
+    let kwargs = kwargs.filter(|kwargs| !kwargs.is(missing)).unwrap_or_else(|| PyDict::new(py).into_any());
+    let sequence = this.sequence.fetch_add(1, Ordering::Relaxed);
+    let rank = Rank::of(time.as_ptr(), priority.as_ptr(), sequence);
+    // SAFETY: attached.
+    let number = unsafe { ffi::PyLong_FromUnsignedLongLong(sequence) };
+    if number.is_null() {
+        return Err(fetch(py));
+    }
+    let [time, priority, action, argument, kwargs] = [time, priority, action, argument, kwargs].map(Bound::into_ptr);
+    let event = new_event(py, [time, priority, number, action, argument, kwargs])?;
+    this.add(py, Held(event.clone().into_ptr()), &rank, sequence)?;
+    Ok(event.into_ptr())
+});
 
 unsafe extern "C" fn py_enter(
     object: *mut ffi::PyObject,
@@ -548,19 +537,10 @@ fn run<'py>(
     }
 }
 
-unsafe extern "C" fn py_run(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [blocking] = args::fast(py, "scheduler.run", ["blocking"], 1, (args, count, keywords))?;
-        Ok(run(py, this, blocking.as_ref())?.map_or_else(none, Bound::into_ptr))
-    })
-}
+fast!(py_run, PyScheduler, |py, this, fast| {
+    let [blocking] = args::fast(py, "scheduler.run", ["blocking"], 1, fast)?;
+    Ok(run(py, this, blocking.as_ref())?.map_or_else(none, Bound::into_ptr))
+});
 
 // Looking
 
@@ -660,39 +640,23 @@ impl Native for PyScheduler {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"enterabs",
-                py_enterabs,
-                c"enterabs($self, /, time, priority, action, argument=(), kwargs={})\n--\n\n\
-                  Enter an event at an absolute time; the Event, by which it can be cancelled.\n\n\
-                  O(log n). Any number of threads. Wakes a run() that sleeps towards a later event.",
-            ),
-            method_fast(
-                c"enter",
-                py_enter,
-                c"enter($self, /, delay, priority, action, argument=(), kwargs={})\n--\n\n\
-                  Enter an event that is due in `delay`, by enterabs(); the Event.",
-            ),
-            method_fast(
-                c"cancel",
-                py_cancel,
-                c"cancel($self, /, event)\n--\n\n\
-                  Take an event out, given as enter() returned it or as an equal one. ValueError if it is not there.\n\n\
-                  O(log n). The event is given up at once.",
-            ),
-            method_noargs(c"empty", py_empty, c"empty($self, /)\n--\n\nWhether there is no event."),
-            method_fast(
-                c"run",
-                py_run,
-                c"run($self, /, blocking=True)\n--\n\n\
-                  Run the events when they are due, until there is none left.\n\n\
-                  With blocking=False, run what is due and return the delay until the next event, or None. What an\n\
-                  action raises ends the run; its event is gone, the others stay. With the default functions it waits\n\
-                  without the GIL, signals are handled meanwhile, and other threads get to run every 100 events or 5 ms.",
-            ),
-            method_noargs(c"__reduce__", no_pickle, c"Schedulers cannot be pickled."),
-        ]
+        methods! {
+            fast "enterabs" (", time, priority, action, argument=(), kwargs={}") = py_enterabs,
+                "Enter an event at an absolute time; the Event, by which it can be cancelled.\n\n\
+                 O(log n). Any number of threads. Wakes a run() that sleeps towards a later event.";
+            fast "enter" (", delay, priority, action, argument=(), kwargs={}") = py_enter,
+                "Enter an event that is due in `delay`, by enterabs(); the Event.";
+            fast "cancel" (", event") = py_cancel,
+                "Take an event out, given as enter() returned it or as an equal one. ValueError if it is not there.\n\n\
+                 O(log n). The event is given up at once.";
+            noargs "empty" ("") = py_empty, "Whether there is no event.";
+            fast "run" (", blocking=True") = py_run,
+                "Run the events when they are due, until there is none left.\n\n\
+                 With blocking=False, run what is due and return the delay until the next event, or None. What an\n\
+                 action raises ends the run; its event is gone, the others stay. With the default functions it waits\n\
+                 without the GIL, signals are handled meanwhile, and other threads get to run every 100 events or 5 ms.";
+            noargs "__reduce__" = no_pickle, "Schedulers cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

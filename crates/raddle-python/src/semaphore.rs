@@ -1,15 +1,15 @@
 //! `Semaphore` and `BoundedSemaphore`.
 
-use crate::args::{self, Patience, patience};
+use crate::args::{self, Fast, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::types::Slot;
 use crate::{observe, site};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
-use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, IntoPyObjectExt, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::Semaphore;
@@ -100,12 +100,37 @@ unsafe extern "C" fn py_acquire(
 ) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
-    if count == 0 && keywords.is_null() {
-        // SAFETY: as above.
-        return unsafe { py_acquire_plain(object, std::ptr::null_mut()) };
+    if count == 0 && keywords.is_null() { acquire_plain(this) } else { acquire_as_told(this, (args, count, keywords)) }
+}
+
+unsafe extern "C" fn py_enter(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let this = unsafe { Me::from_ptr(object) };
+    this.semaphore.usage().own();
+    acquire_plain(this)
+}
+
+/// `acquire()` without arguments.
+#[inline(always)]
+fn acquire_plain(this: Me<'_>) -> *mut ffi::PyObject {
+    let me = thread_token();
+    if this.semaphore.try_acquire() {
+        taken(this, me);
+        return boolean(true);
     }
+    acquire_by_waiting(this, me)
+}
+
+/// Apart, as what has arguments, so that the path above needs little room.
+#[cold]
+fn acquire_by_waiting(this: Me<'_>, me: usize) -> *mut ffi::PyObject {
+    entry(|py| Ok(boolean(acquire_slow(py, this, me, Deadline::NEVER)?)))
+}
+
+#[inline(never)]
+fn acquire_as_told(this: Me<'_>, fast: Fast) -> *mut ffi::PyObject {
     entry(|py| {
-        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, (args, count, keywords))?;
+        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, fast)?;
         let blocking = args::truth(blocking.as_ref(), true)?;
         let timeout = timeout.filter(|timeout| !timeout.is_none());
         if !blocking && timeout.is_some() {
@@ -116,40 +141,21 @@ unsafe extern "C" fn py_acquire(
     })
 }
 
-unsafe extern "C" fn py_enter(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    unsafe { Me::from_ptr(object) }.semaphore.usage().own();
-    // SAFETY: as above.
-    unsafe { py_acquire_plain(object, std::ptr::null_mut()) }
-}
-
-/// `acquire()` without arguments.
-unsafe extern "C" fn py_acquire_plain(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    let this = unsafe { Me::from_ptr(object) };
-    if this.semaphore.try_acquire() {
-        taken(this, thread_token());
-        return boolean(true);
-    }
-    entry(|py| Ok(boolean(acquire(py, this, Patience::Until(Deadline::NEVER))?)))
-}
-
 /// How many permits to give back.
-fn count_of(
-    py: Python<'_>,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> PyResult<u32> {
-    if count == 0 && keywords.is_null() {
-        return Ok(1);
-    }
-    let [n] = args::fast(py, "release", ["n"], 1, (args, count, keywords))?;
+fn count_of(py: Python<'_>, fast: Fast) -> PyResult<u32> {
+    let [n] = args::fast(py, "release", ["n"], 1, fast)?;
     let n = n.map_or(Ok(1), |n| n.extract::<i64>())?;
     if n < 1 {
         return Err(PyValueError::new_err("n must be one or more"));
     }
-    u32::try_from(n).map_err(|_| pyo3::exceptions::PyOverflowError::new_err("n is too large"))
+    u32::try_from(n).map_err(|_| PyOverflowError::new_err("n is too large"))
+}
+
+/// Notes that the thread gives these back: before it does, so that nobody is taken for a holder of what is free.
+fn before_release_of(this: Me<'_>, count: u32) {
+    for _ in 0..count.min(64) {
+        before_release(this);
+    }
 }
 
 unsafe extern "C" fn py_release(
@@ -160,85 +166,60 @@ unsafe extern "C" fn py_release(
 ) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { Me::from_ptr(object) };
-    if count == 0 && keywords.is_null() {
-        before_release(this);
-        this.semaphore.release(1);
-        return none();
+    if count != 0 || !keywords.is_null() {
+        return release_as_told(this, (args, count, keywords));
     }
+    before_release(this);
+    this.semaphore.release(1);
+    none()
+}
+
+#[inline(never)]
+fn release_as_told(this: Me<'_>, fast: Fast) -> *mut ffi::PyObject {
     entry(|py| {
-        let count = count_of(py, args, count, keywords)?;
-        for _ in 0..count.min(64) {
-            before_release(this);
-        }
+        let count = count_of(py, fast)?;
+        before_release_of(this, count);
         this.semaphore.release(count);
         Ok(none())
     })
 }
 
-unsafe extern "C" fn py_exit(
-    object: *mut ffi::PyObject,
-    _: *const *mut ffi::PyObject,
-    _: ffi::Py_ssize_t,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type; `release` may be a subclass's own.
-        let object = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, object) };
-        if object.get_type().as_ptr() == crate::types::pointer(Slot::Semaphore) {
-            // SAFETY: exactly our type.
-            let this = unsafe { Me::from_ptr(object.as_ptr()) };
-            before_release(this);
-            this.semaphore.release(1);
-        } else {
-            crate::gil::method(&object, "release", &[])?;
-        }
-        Ok(none())
-    })
-}
+fast!(py_exit, PySemaphore, |py, this, _| {
+    // `release` may be a subclass's own.
+    let object = this.bound(py);
+    if object.get_type().as_ptr() == crate::types::pointer(Slot::Semaphore) {
+        before_release(this);
+        this.semaphore.release(1);
+    } else {
+        crate::gil::method(&object, "release", &[])?;
+    }
+    Ok(none())
+});
 
-unsafe extern "C" fn bounded_release(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the subtype, which has the same layout.
-        let this = unsafe { Me::from_ptr(object) };
-        let count = count_of(py, args, count, keywords)?;
-        if !this.semaphore.release_bounded(count, this.initial.load(Ordering::Relaxed)) {
-            return Err(PyValueError::new_err("Semaphore released too many times"));
-        }
-        for _ in 0..count.min(64) {
-            before_release(this);
-        }
-        Ok(none())
-    })
-}
+fast!(bounded_release, PySemaphore, |py, this, fast| {
+    let count = count_of(py, fast)?;
+    if !this.semaphore.release_bounded(count, this.initial.load(Ordering::Relaxed)) {
+        return Err(PyValueError::new_err("Semaphore released too many times"));
+    }
+    before_release_of(this, count);
+    Ok(none())
+});
 
-unsafe extern "C" fn py_value(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: an attribute of the type; attached.
-    unsafe { ffi::PyLong_FromLongLong(Me::from_ptr(object).semaphore.permits()) }
-}
+getter!(py_value, PySemaphore, |py, this| Ok(this.semaphore.permits().into_bound_py_any(py)?.into_ptr()));
 
-unsafe extern "C" fn py_initial(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: an attribute of the type; attached.
-    unsafe { ffi::PyLong_FromLongLong(Me::from_ptr(object).initial.load(Ordering::Relaxed)) }
-}
+getter!(py_initial, PySemaphore, |py, this| {
+    Ok(this.initial.load(Ordering::Relaxed).into_bound_py_any(py)?.into_ptr())
+});
 
-unsafe extern "C" fn py_longest(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: an attribute of the type.
-    let this = unsafe { Me::from_ptr(object) };
-    observe::longest_wait(this.address(), this.semaphore.longest_wait())
-}
+getter!(py_longest, PySemaphore, |_, this| {
+    Ok(observe::longest_wait(this.address(), this.semaphore.longest_wait()))
+});
 
-/// Makes it as new, in a forked child: with the permits it began with, as the standard library does.
-unsafe extern "C" fn py_reinit(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: a method of the type.
-    let this = unsafe { Me::from_ptr(object) };
+// Makes it as new, in a forked child, but for the permits.
+noargs!(py_reinit, PySemaphore, |_, this| {
     this.semaphore.reset(this.semaphore.permits());
-    none()
-}
+    Ok(none())
+});
 
 fn repr(object: *mut ffi::PyObject, bounded: bool) -> *mut ffi::PyObject {
     entry(|py| {
@@ -299,24 +280,16 @@ impl Native for PySemaphore {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"acquire",
-                py_acquire,
-                c"acquire($self, /, blocking=True, timeout=None)\n--\n\n\
-                  Take a permit and return True; return False if none could be had in time.\n\n\
-                  Waits without the GIL for at most `timeout` seconds; signals are handled meanwhile.",
-            ),
-            method_fast(
-                c"release",
-                py_release,
-                c"release($self, /, n=1)\n--\n\nGive back n permits and wake as many waiters. Never waits.",
-            ),
-            method_noargs(c"__enter__", py_enter, c"Take a permit."),
-            method_fast(c"__exit__", py_exit, c"Give the permit back."),
-            method_noargs(c"_at_fork_reinit", py_reinit, c"Make it fresh, in a forked child."),
-            method_noargs(c"__reduce__", no_pickle, c"Semaphores cannot be pickled."),
-        ]
+        methods! {
+            fast "acquire" (", blocking=True, timeout=None") = py_acquire,
+                "Take a permit and return True; return False if none could be had in time.\n\n\
+                 Waits without the GIL for at most `timeout` seconds; signals are handled meanwhile.";
+            fast "release" (", n=1") = py_release, "Give back n permits and wake as many waiters. Never waits.";
+            noargs "__enter__" = py_enter, "Take a permit.";
+            fast "__exit__" = py_exit, "Give the permit back.";
+            noargs "_at_fork_reinit" = py_reinit, "Make it fresh, in a forked child.";
+            noargs "__reduce__" = no_pickle, "Semaphores cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -354,11 +327,10 @@ impl Native for PyBounded {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![method_fast(
-            c"release",
-            bounded_release,
-            c"release($self, /, n=1)\n--\n\nGive back n permits. ValueError if there would be more than at first.",
-        )]
+        methods! {
+            fast "release" (", n=1") = bounded_release,
+                "Give back n permits. ValueError if there would be more than at first.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

@@ -16,6 +16,7 @@ static CHECKED: AtomicBool = AtomicBool::new(false);
 const SLOTS: usize = 1024;
 
 /// A remembered place. Direct-mapped: a new place takes the slot of an old one.
+#[repr(align(32))]
 struct Slot {
     instruction: AtomicUsize,
     /// Kept alive, so that its address means one thing.
@@ -29,6 +30,55 @@ static CACHE: [Slot; SLOTS] = [const {
 
 /// Set in a slot's site if the place is in raddle's own Python code, and stands for whoever called it.
 const OWN_PLACE: u32 = 1 << 31;
+
+/// Where the interpreter notes the thread that holds it: the attached thread's state, without a look into
+/// thread-local storage. Null until [`check`] has compared the two.
+#[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
+static HOLDER: AtomicPtr<AtomicPtr<u8>> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The calling thread's state.
+#[inline(always)]
+fn state() -> *mut u8 {
+    #[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
+    {
+        let holder = HOLDER.load(Ordering::Relaxed);
+        if !holder.is_null() {
+            // SAFETY: inside the main interpreter's state, which is never freed. Whoever takes the GIL writes itself
+            // here, and so does, in `PyThreadState_Swap`, a thread that changes its state while attached.
+            return unsafe { (*holder).load(Ordering::Relaxed) };
+        }
+    }
+    // SAFETY: no preconditions.
+    unsafe { ffi::compat::PyThreadState_GetUnchecked().cast() }
+}
+
+/// Looks up where the main interpreter's GIL notes its holder, in the table that 3.13 has for debuggers.
+#[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
+fn find_holder() {
+    unsafe extern "C" {
+        /// Begins with `_Py_DebugOffsets`.
+        static _PyRuntime: [u64; 19];
+    }
+    const VERSION: usize = 1;
+    const STATE_SIZE: usize = 6; // interpreter_state.size
+    const STATE_HOLDER: usize = 18; // interpreter_state.gil_runtime_state_holder
+    // SAFETY: the interpreter's own static, which begins with this table and is written before any module loads.
+    let (offsets, interpreter) = unsafe { (&raw const _PyRuntime, ffi::PyInterpreterState_Get().cast::<u8>()) };
+    // SAFETY: as above.
+    let offsets = unsafe { *offsets };
+    let known = offsets[0].to_ne_bytes() == *b"xdebugpy" && offsets[VERSION] >> 16 == 0x030d;
+    let offset = offsets[STATE_HOLDER];
+    if !known || offset == 0 || offset + 8 > offsets[STATE_SIZE] || offset % 8 != 0 {
+        return;
+    }
+    // SAFETY: inside the interpreter's state, by its own table; a pointer that only atomic accesses change.
+    unsafe {
+        let holder = interpreter.add(offset as usize).cast::<AtomicPtr<u8>>();
+        if (*holder).load(Ordering::Relaxed) == ffi::compat::PyThreadState_GetUnchecked().cast() {
+            HOLDER.store(holder, Ordering::Relaxed);
+        }
+    }
+}
 
 /// A frame of the interpreter: its own, not the object that Python sees.
 #[derive(Clone, Copy)]
@@ -65,7 +115,7 @@ impl Frame {
         // SAFETY: attached, so the thread state is ours and its frames stay; the offsets have been checked
         // against this interpreter by `check`.
         unsafe {
-            let state = ffi::compat::PyThreadState_GetUnchecked().cast::<u8>();
+            let state = state();
             let mut frame = *state.add(FROM_STATE).cast::<*mut u8>();
             #[cfg(not(Py_3_12))]
             {
@@ -263,6 +313,8 @@ unsafe fn attribute(object: *mut ffi::PyObject, name: &CStr) -> String {
 
 /// Compares what the offsets say with what the interpreter says. Called by Python code.
 pub(crate) fn check(_py: Python<'_>) -> bool {
+    #[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
+    find_holder();
     CHECKED.store(true, Ordering::Relaxed);
     let Some((code, instruction)) = Frame::current().map(Frame::position) else {
         CHECKED.store(false, Ordering::Relaxed);

@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, Arrival, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, allocate, core, get, method_fast, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, allocate, core, fast, get, methods, noargs};
 use crate::observe;
 use crate::types::{self, Slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -247,41 +247,32 @@ unsafe extern "C" fn py_end(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -
     none()
 }
 
-unsafe extern "C" fn py_join(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        if this.thread.life() == Life::Dead {
-            return Ok(boolean(true));
-        }
-        let [timeout] = args::fast(py, "join", ["timeout"], 1, (args, count, keywords))?;
-        if timeout.as_ref().is_some_and(|timeout| timeout.extract::<f64>().is_ok_and(f64::is_nan)) {
-            return Err(pyo3::exceptions::PyValueError::new_err("Invalid value NaN (not a number)"));
-        }
-        let Patience::Until(deadline) = patience(timeout.as_ref())? else {
-            return Ok(boolean(false));
-        };
-        args::check(deadline)?;
-        let owner = this.owner.load(Ordering::Acquire);
-        let name = if owner.is_null() { this.address() } else { owner as usize };
-        let thread: &Thread = &this.thread;
-        let host = PyHost::new();
-        let result = host.detached(|| {
-            let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
-            thread.join_slow(&mut parking)
-        });
-        match result {
-            Ok(()) => Ok(boolean(true)),
-            Err(Stop::TimedOut) => Ok(boolean(false)),
-            Err(Stop::Interrupted) => Err(fetch(py)),
-        }
-    })
-}
+fast!(py_join, PyRecord, |py, this, fast| {
+    if this.thread.life() == Life::Dead {
+        return Ok(boolean(true));
+    }
+    let [timeout] = args::fast(py, "join", ["timeout"], 1, fast)?;
+    if timeout.as_ref().is_some_and(|timeout| timeout.extract::<f64>().is_ok_and(f64::is_nan)) {
+        return Err(pyo3::exceptions::PyValueError::new_err("Invalid value NaN (not a number)"));
+    }
+    let Patience::Until(deadline) = patience(timeout.as_ref())? else {
+        return Ok(boolean(false));
+    };
+    args::check(deadline)?;
+    let owner = this.owner.load(Ordering::Acquire);
+    let name = if owner.is_null() { this.address() } else { owner as usize };
+    let thread: &Thread = &this.thread;
+    let host = PyHost::new();
+    let result = host.detached(|| {
+        let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
+        thread.join_slow(&mut parking)
+    });
+    match result {
+        Ok(()) => Ok(boolean(true)),
+        Err(Stop::TimedOut) => Ok(boolean(false)),
+        Err(Stop::Interrupted) => Err(fetch(py)),
+    }
+});
 
 unsafe extern "C" fn py_life(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     entry(|py| {
@@ -296,13 +287,7 @@ unsafe extern "C" fn py_life(object: *mut ffi::PyObject, _: *mut ffi::PyObject) 
     })
 }
 
-unsafe extern "C" fn py_waiting(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        Ok(observe::wait_of(py, &this.thread)?.into_ptr())
-    })
-}
+noargs!(py_waiting, PyRecord, |py, this| { Ok(observe::wait_of(py, &this.thread)?.into_ptr()) });
 
 /// Ties the record to its Thread object, until the thread ends.
 unsafe extern "C" fn py_belong(object: *mut ffi::PyObject, owner: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -354,40 +339,22 @@ impl Native for PyRecord {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_o(
-                c"belong",
-                py_belong,
-                c"belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.",
-            ),
-            method_o(
-                c"start",
-                py_start,
-                c"start($self, bootstrap, /)\n--\n\nCall `bootstrap` in a thread that is this record's to its end.",
-            ),
-            method_o(
-                c"wait_for",
-                py_wait_for,
-                c"wait_for($self, started, /)\n--\n\nWait until the thread has set this Event.",
-            ),
-            method_noargs(c"keep", py_keep, c"keep($self, /)\n--\n\nThe process does not end before the thread does."),
-            method_noargs(c"ready", py_ready, c"ready($self, /)\n--\n\nThe thread has been asked to start."),
-            method_noargs(c"adopt", py_adopt, c"adopt($self, /)\n--\n\nMake it the calling thread's own."),
-            method_noargs(c"end", py_end, c"end($self, /)\n--\n\nThe thread has ended; those who join it go on."),
-            method_fast(
-                c"join",
-                py_join,
-                c"join($self, /, timeout=None)\n--\n\nWait for the end; False if `timeout` seconds passed first.",
-            ),
-            method_noargs(c"is_done", py_is_done, c"is_done($self, /)\n--\n\nWhether the thread has ended."),
-            method_noargs(c"_set_done", py_end, c"_set_done($self, /)\n--\n\nAs end()."),
-            method_noargs(c"life", py_life, c"life($self, /)\n--\n\n'new', 'ready', 'running' or 'dead'."),
-            method_noargs(
-                c"waiting",
-                py_waiting,
-                c"waiting($self, /)\n--\n\n(kind, object, since, timed) if it is blocked, else None.",
-            ),
-        ]
+        methods! {
+            o "belong" = py_belong, "belong($self, thread, /)\n--\n\nTie the record to its Thread until it ends.";
+            o "start" = py_start,
+                "start($self, bootstrap, /)\n--\n\nCall `bootstrap` in a thread that is this record's to its end.";
+            o "wait_for" = py_wait_for,
+                "wait_for($self, started, /)\n--\n\nWait until the thread has set this Event.";
+            noargs "keep" ("") = py_keep, "The process does not end before the thread does.";
+            noargs "ready" ("") = py_ready, "The thread has been asked to start.";
+            noargs "adopt" ("") = py_adopt, "Make it the calling thread's own.";
+            noargs "end" ("") = py_end, "The thread has ended; those who join it go on.";
+            fast "join" (", timeout=None") = py_join, "Wait for the end; False if `timeout` seconds passed first.";
+            noargs "is_done" ("") = py_is_done, "Whether the thread has ended.";
+            noargs "_set_done" ("") = py_end, "As end().";
+            noargs "life" ("") = py_life, "'new', 'ready', 'running' or 'dead'.";
+            noargs "waiting" ("") = py_waiting, "(kind, object, since, timed) if it is blocked, else None.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

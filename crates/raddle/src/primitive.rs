@@ -3,14 +3,14 @@
 //! Everything that a model checker has to see comes from here, so that loom can slip in
 //! underneath: build with `RUSTFLAGS="--cfg raddle_loom"`. Under loom a [`Futex`] is a word with a
 //! mutex and a condition variable of the model, whose check and sleep are one step, as the kernel's are,
-//! and an [`AtomicU32`] has the sequential consistency that loom's accesses lack.
+//! and [`AtomicU32`] and [`AtomicI64`] have the sequential consistency that loom's accesses lack.
 #![allow(unsafe_code)]
 
 #[cfg(not(raddle_loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(raddle_loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 
 #[cfg(not(raddle_loom))]
 pub use real::*;
@@ -62,8 +62,33 @@ mod real {
     /// It is also what Python's `threading.get_ident()` returns. A later thread may have it again.
     #[inline]
     pub fn thread_token() -> usize {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+        {
+            // `pthread_self()` of glibc is this load, but a call through two tables; a test compares them.
+            let token: usize;
+            // SAFETY: by the ABI, `fs:0` is the thread pointer, which holds its own address; the load changes
+            // nothing. glibc's `pthread_t` is that address.
+            unsafe {
+                std::arch::asm!("mov {}, fs:0", out(reg) token, options(pure, readonly, nostack, preserves_flags));
+            }
+            token
+        }
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
         // SAFETY: pthread_self has no preconditions and cannot fail.
-        unsafe { libc::pthread_self() as usize }
+        unsafe {
+            libc::pthread_self() as usize
+        }
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn the_token_is_what_pthread_self_says() {
+        let check = || {
+            // SAFETY: pthread_self has no preconditions and cannot fail.
+            assert_eq!(thread_token(), unsafe { libc::pthread_self() as usize });
+        };
+        check();
+        std::thread::spawn(check).join().unwrap();
     }
 
     /// Lets another runnable thread have this core.
@@ -178,14 +203,6 @@ mod modelled {
     use loom::sync::{Condvar, Mutex, MutexGuard};
     use std::ops::Deref;
 
-    /// loom's atomic, with a fence behind each `SeqCst` write.
-    ///
-    /// loom takes `SeqCst` accesses for acquire and release ones; only its fences are sequentially
-    /// consistent. A fence behind the write is what keeps a later load from going first, which is what
-    /// the crate uses `SeqCst` for. It is blind to a load that is weaker than it should be.
-    #[derive(Debug, Default)]
-    pub struct AtomicU32(loom::sync::atomic::AtomicU32);
-
     /// The fence behind a write with this ordering.
     fn settle(order: Ordering) {
         if order == Ordering::SeqCst {
@@ -193,61 +210,81 @@ mod modelled {
         }
     }
 
-    macro_rules! read_modify_write {
-        ($($name:ident)*) => {
-            $(
+    macro_rules! atomic {
+        ($atomic:ident, $value:ty: $($name:ident)*) => {
+            /// loom's atomic, with a fence behind each `SeqCst` write.
+            ///
+            /// loom takes `SeqCst` accesses for acquire and release ones; only its fences are sequentially
+            /// consistent. A fence behind the write is what keeps a later load from going first, which is what
+            /// the crate uses `SeqCst` for. It is blind to a load that is weaker than it should be.
+            #[derive(Debug, Default)]
+            pub struct $atomic(loom::sync::atomic::$atomic);
+
+            impl $atomic {
+                /// One with this value.
+                pub fn new(value: $value) -> Self {
+                    Self(loom::sync::atomic::$atomic::new(value))
+                }
+
                 /// As the standard library's.
                 #[track_caller]
-                pub fn $name(&self, value: u32, order: Ordering) -> u32 {
-                    let before = self.0.$name(value, order);
-                    settle(order);
-                    before
+                pub fn load(&self, order: Ordering) -> $value {
+                    self.0.load(order)
                 }
-            )*
+
+                /// As the standard library's.
+                #[track_caller]
+                pub fn store(&self, value: $value, order: Ordering) {
+                    self.0.store(value, order);
+                    settle(order);
+                }
+
+                $(
+                    /// As the standard library's.
+                    #[track_caller]
+                    pub fn $name(&self, value: $value, order: Ordering) -> $value {
+                        let before = self.0.$name(value, order);
+                        settle(order);
+                        before
+                    }
+                )*
+
+                /// As the standard library's.
+                ///
+                /// # Errors
+                /// The value found, if it was not `current`.
+                #[track_caller]
+                pub fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    ok: Ordering,
+                    fail: Ordering,
+                ) -> Result<$value, $value> {
+                    let result = self.0.compare_exchange(current, new, ok, fail);
+                    settle(if result.is_ok() { ok } else { fail });
+                    result
+                }
+
+                /// As the standard library's, but it does not fail without a reason.
+                ///
+                /// # Errors
+                /// The value found, if it was not `current`.
+                #[track_caller]
+                pub fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    ok: Ordering,
+                    fail: Ordering,
+                ) -> Result<$value, $value> {
+                    self.compare_exchange(current, new, ok, fail)
+                }
+            }
         };
     }
-
-    impl AtomicU32 {
-        /// A word with this value.
-        pub fn new(value: u32) -> Self {
-            Self(loom::sync::atomic::AtomicU32::new(value))
-        }
-
-        /// As the standard library's.
-        #[track_caller]
-        pub fn load(&self, order: Ordering) -> u32 {
-            self.0.load(order)
-        }
-
-        /// As the standard library's.
-        #[track_caller]
-        pub fn store(&self, value: u32, order: Ordering) {
-            self.0.store(value, order);
-            settle(order);
-        }
-
-        read_modify_write! { swap fetch_add fetch_sub fetch_and fetch_or fetch_max }
-
-        /// As the standard library's.
-        ///
-        /// # Errors
-        /// The value found, if it was not `current`.
-        #[track_caller]
-        pub fn compare_exchange(&self, current: u32, new: u32, ok: Ordering, fail: Ordering) -> Result<u32, u32> {
-            let result = self.0.compare_exchange(current, new, ok, fail);
-            settle(if result.is_ok() { ok } else { fail });
-            result
-        }
-
-        /// As the standard library's, but it does not fail without a reason.
-        ///
-        /// # Errors
-        /// The value found, if it was not `current`.
-        #[track_caller]
-        pub fn compare_exchange_weak(&self, current: u32, new: u32, ok: Ordering, fail: Ordering) -> Result<u32, u32> {
-            self.compare_exchange(current, new, ok, fail)
-        }
-    }
+    atomic!(AtomicU32, u32: swap fetch_add fetch_sub fetch_and fetch_or fetch_max);
+    atomic!(AtomicI64, i64: fetch_add);
 
     /// The model's futex: the word, and a gate that makes check and sleep one step.
     #[derive(Debug)]

@@ -18,7 +18,7 @@ fn acquire(semaphore: &Semaphore, host: &dyn Host) -> Result<(), Stop> {
 }
 
 /// *Seeded*: `try_acquire` with a load and a store; `Acquire` in it, or `SeqCst` in `release`, weakened to
-/// `Relaxed` (a race for the cell).
+/// `Relaxed` (a race for the cell); `SeqCst` of the waiter's count weakened to `Relaxed` (a deadlock).
 #[test]
 fn one_permit_admits_one_thread_at_a_time_and_is_conserved() {
     check(2, || {

@@ -116,10 +116,12 @@ const SPIN_LEAST: u32 = 2;
 const PROBE: u32 = 64;
 /// A yield that takes this long, in nanoseconds, has lost the core to somebody who does not wait for us.
 const ROBBED: u64 = 200_000;
-/// For how many times as long as the loss the thread then does not spin: a sleeper gets the core back at once.
-const CALM_FACTOR: u64 = 100;
-/// What a spin that succeeds saves, in nanoseconds: so many of them outweigh a loss.
-const WIN: u64 = 5_000;
+/// After so many spins that succeeded the core was lost as everybody loses it, at the end of a time slice.
+const SLICE_WINS: u32 = 100;
+/// For how many times as long as a loss the thread then does not spin: a sleeper gets the core back at once. Twice as
+/// often after each loss that follows, as long as spinning has not paid in between.
+const CALM_FACTOR: u64 = 16;
+const MOST_DOUBLINGS: u32 = 3;
 
 const MILLISECOND: u64 = 1_000_000;
 /// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
@@ -133,7 +135,7 @@ const LOOK_AGAIN: u64 = 40 * MILLISECOND;
 #[cfg(not(raddle_loom))]
 fn may_spin(thread: &Thread) -> Option<u64> {
     let time = now();
-    (time >= thread.calm_until.load(std::sync::atomic::Ordering::Relaxed)).then_some(time)
+    (time >= thread.calm_until.load(Ordering::Relaxed)).then_some(time)
 }
 
 /// The time after a yield that began at `before`, unless the yield was such a loss.
@@ -141,11 +143,16 @@ fn may_spin(thread: &Thread) -> Option<u64> {
 fn still_worth(thread: &Thread, before: u64) -> Option<u64> {
     let after = now();
     let gone = after - before;
-    if gone > ROBBED && u64::from(thread.wins.swap(0, Ordering::Relaxed)) * WIN < gone {
-        thread.calm_until.store(after + gone * CALM_FACTOR, std::sync::atomic::Ordering::Relaxed);
-        return None;
+    if gone <= ROBBED {
+        return Some(after);
     }
-    Some(after)
+    if thread.wins.swap(0, Ordering::Relaxed) >= SLICE_WINS {
+        thread.losses.store(0, Ordering::Relaxed);
+        return Some(after);
+    }
+    let losses = thread.losses.fetch_add(1, Ordering::Relaxed).min(MOST_DOUBLINGS);
+    thread.calm_until.store(after + gone * (CALM_FACTOR << losses), Ordering::Relaxed);
+    None
 }
 
 /// Yields the core until `ready`, for at most this many rounds, and not where that loses it to others.

@@ -268,7 +268,7 @@ impl<T: Send> Queue<T> {
     ///
     /// # Errors
     /// The item, if the queue is full or shut down.
-    #[inline]
+    #[inline(always)]
     pub fn try_push_as(&self, me: usize, item: T) -> Result<(), PushError<T>> {
         let mut inner = self.inner.lock();
         if let Err(refused) = inner.admits(self.capacity()) {
@@ -301,7 +301,7 @@ impl<T: Send> Queue<T> {
     ///
     /// # Errors
     /// As [`try_pop`](Self::try_pop).
-    #[inline]
+    #[inline(always)]
     pub fn try_pop_as(&self, me: usize) -> Result<T, PopError> {
         let mut inner = self.inner.lock();
         let item = match &mut inner.store {

@@ -37,15 +37,21 @@ impl RawRLock {
     /// Takes the lock if it is free or already this thread's. Never blocks.
     #[inline]
     pub fn try_acquire(&self, me: usize) -> bool {
-        if self.is_owned_by(me) {
-            self.depth.store(self.depth.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            return true;
-        }
-        if !self.lock.try_acquire(me) {
-            return false;
-        }
-        self.depth.store(1, Ordering::Relaxed);
-        true
+        self.try_deepen(me) > 0
+    }
+
+    /// [`try_acquire`](Self::try_acquire) that says how often the thread holds the lock now; 0: not at all.
+    #[inline]
+    pub fn try_deepen(&self, me: usize) -> usize {
+        let depth = if self.is_owned_by(me) {
+            self.depth.load(Ordering::Relaxed) + 1
+        } else if self.lock.try_acquire(me) {
+            1
+        } else {
+            return 0;
+        };
+        self.depth.store(depth, Ordering::Relaxed);
+        depth
     }
 
     /// Takes the lock, blocking while another thread holds it.

@@ -16,6 +16,8 @@ const MOST_HOLDERS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Semaphore {
     permits: AtomicI64,
+    /// Threads on their way to sleep for a permit or asleep: while there are none, nobody is told of one.
+    waiters: AtomicU32,
     freed: Signal,
     longest: AtomicU32,
     /// The list of holders says nothing (any more).
@@ -29,6 +31,7 @@ impl Semaphore {
         pub fn new(permits: i64) -> Self {
             Self {
                 permits: AtomicI64::new(permits),
+                waiters: AtomicU32::new(0),
                 freed: Signal::new(),
                 longest: AtomicU32::new(0),
                 usage: Usage::new(),
@@ -46,7 +49,8 @@ impl Semaphore {
     /// Takes a permit if there is one. Never blocks.
     #[inline]
     pub fn try_acquire(&self) -> bool {
-        let mut permits = self.permits.load(Ordering::Relaxed);
+        // SeqCst: for a waiter, pairs with `tell`; costs the others nothing that a relaxed load would not.
+        let mut permits = self.permits.load(Ordering::SeqCst);
         while permits > 0 {
             // Acquire: sees what was done before the release that made this permit.
             match self.permits.compare_exchange_weak(permits, permits - 1, Ordering::Acquire, Ordering::Relaxed) {
@@ -62,6 +66,14 @@ impl Semaphore {
     /// # Errors
     /// [`Stop`], and then no permit is taken.
     pub fn acquire_slow(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        // SeqCst: pairs with `tell`.
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        let result = self.acquire_as_waiter(parking);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    fn acquire_as_waiter(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
         loop {
             let key = self.freed.key();
             if self.try_acquire() {
@@ -93,7 +105,17 @@ impl Semaphore {
     pub fn release(&self, count: u32) {
         // Release: the next to take one of them sees what was done before.
         self.permits.fetch_add(i64::from(count), Ordering::SeqCst);
-        self.freed.notify(count);
+        self.tell(count);
+    }
+
+    /// Permits have come, by a `SeqCst` write: wakes as many of those who wait.
+    #[inline]
+    fn tell(&self, count: u32) {
+        // SeqCst: pairs with `acquire_slow`, which counts itself and then looks. Either this load sees the waiter,
+        // or its look sees the permits.
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            self.freed.notify(count);
+        }
     }
 
     /// Gives back permits unless there would be more than `most`; false if so.
@@ -109,7 +131,7 @@ impl Semaphore {
                 Err(now) => permits = now,
             }
         }
-        self.freed.notify(count);
+        self.tell(count);
         true
     }
 

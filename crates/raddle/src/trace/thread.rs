@@ -37,9 +37,10 @@ pub struct Thread {
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
-    /// How often that has paid since it last lost the core; how many waits there have been; until when the
-    /// door does not spin, on the clock. All kept by the door.
+    /// How often that has paid since it last lost the core; how often it has lost the core without that; how many
+    /// waits there have been; until when the door does not spin, on the clock. All kept by the door.
     pub(crate) wins: AtomicU32,
+    pub(crate) losses: AtomicU32,
     pub(crate) waits: AtomicU32,
     pub(crate) calm_until: AtomicU64,
     wait: Spin<Option<Wait>>,
@@ -152,6 +153,7 @@ impl Thread {
             life: AtomicU8::new(life as u8),
             spin: AtomicU32::new(crate::park::SPIN_START),
             wins: AtomicU32::new(0),
+            losses: AtomicU32::new(0),
             waits: AtomicU32::new(1),
             calm_until: AtomicU64::new(0),
             wait: Spin::new(None),
