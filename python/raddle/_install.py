@@ -48,6 +48,9 @@ AREAS = (
     ),
     Area("queue", added=("ShutDown",)),
     Area("sched"),
+    Area("concurrent.futures._base"),
+    Area("concurrent.futures.thread"),
+    Area("concurrent.futures"),
 )
 
 # Public functions that look their type up at each call, so that taking them early does no harm.

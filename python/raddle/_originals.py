@@ -7,6 +7,7 @@ lock does the same; give it one.
 """
 
 import _thread
+import concurrent.futures
 import queue
 import sched
 import threading
@@ -16,6 +17,7 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "Event",
+    "Future",
     "LifoQueue",
     "Lock",
     "PriorityQueue",
@@ -24,6 +26,7 @@ __all__ = [
     "Semaphore",
     "SimpleQueue",
     "Thread",
+    "ThreadPoolExecutor",
     "Timer",
     "allocate_lock",
     "scheduler",
@@ -47,3 +50,6 @@ Queue = queue.Queue
 SimpleQueue = queue.SimpleQueue
 
 scheduler = sched.scheduler
+
+Future = concurrent.futures.Future
+ThreadPoolExecutor = concurrent.futures.ThreadPoolExecutor

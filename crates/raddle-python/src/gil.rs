@@ -5,7 +5,7 @@
 
 use pyo3::types::PyString;
 use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
-use raddle::park::{Host, Look, Stop};
+use raddle::park::{Deadline, Host, Look, Stop};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
 use std::cell::Cell;
@@ -353,5 +353,19 @@ impl Host for PyHost {
 
     fn takes_signals(&self) -> bool {
         self.is_main
+    }
+
+    fn stopped(&self) -> Result<(), Stop> {
+        let Some(reason) = self.raises.then(crate::cancel::asked).flatten() else { return Ok(()) };
+        self.attached(|| {
+            // SAFETY: attached by the line above.
+            let py = unsafe { Python::assume_attached() };
+            crate::cancel::error(py, reason).restore(py);
+        });
+        Err(Stop::Interrupted)
+    }
+
+    fn limit(&self) -> Deadline {
+        if self.raises { crate::cancel::limit() } else { Deadline::NEVER }
     }
 }

@@ -53,6 +53,9 @@ pub(crate) enum Which {
     SimpleQueue,
     Scheduler,
     Thread,
+    Future,
+    Executor,
+    Other,
 }
 
 /// An object: the head and what the type adds.

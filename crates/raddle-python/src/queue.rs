@@ -12,6 +12,7 @@ use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, method_fast, method_noargs, method_o, no_pickle};
 use crate::observe;
+use crate::reference::Item;
 use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyModule, PyTypeMethods};
@@ -24,47 +25,6 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-
-/// A reference to a Python object, given back when dropped: attached, and outside all locks.
-pub(crate) struct Item(*mut ffi::PyObject);
-
-// SAFETY: reference counts change only in attached threads; nothing else is done through the pointer.
-unsafe impl Send for Item {}
-
-impl Item {
-    #[inline]
-    fn new(object: *mut ffi::PyObject) -> Self {
-        // SAFETY: a live object; attached.
-        unsafe { ffi::Py_INCREF(object) };
-        Item(object)
-    }
-
-    /// The reference itself.
-    #[inline]
-    fn into_ptr(self) -> *mut ffi::PyObject {
-        let object = self.0;
-        std::mem::forget(self);
-        object
-    }
-
-    fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
-        // SAFETY: the reference is handed over.
-        unsafe { Bound::from_owned_ptr(py, self.into_ptr()) }
-    }
-}
-
-impl Clone for Item {
-    fn clone(&self) -> Self {
-        Item::new(self.0)
-    }
-}
-
-impl Drop for Item {
-    fn drop(&mut self) {
-        // SAFETY: the item owns the reference; items are dropped attached.
-        unsafe { gil::decref(self.0) };
-    }
-}
 
 /// What a queue object adds to its head.
 #[repr(C)]
@@ -179,7 +139,7 @@ enum NotGot {
 
 /// `a < b`, by whatever that runs.
 fn less(py: Python<'_>, a: &Item, b: &Item) -> PyResult<bool> {
-    gil::compare(py, a.0, b.0, ffi::Py_LT)
+    gil::compare(py, a.as_ptr(), b.as_ptr(), ffi::Py_LT)
 }
 
 /// Puts an item if there is room.
@@ -517,7 +477,7 @@ unsafe extern "C" fn py_put_many(
         let iterator = gil::iterate(&items)?;
         loop {
             let result = match gil::next(&iterator) {
-                Ok(Some(item)) => put(py, this, Item(item.into_ptr()), patience),
+                Ok(Some(item)) => put(py, this, item.into(), patience),
                 Ok(None) => break,
                 Err(error) => Err(error),
             };
@@ -961,7 +921,7 @@ fn traverse(queue: &Queue<Item>, visit: &Visit) -> c_int {
     let mut stop = 0;
     queue.for_each(|item| {
         if stop == 0 {
-            stop = visit.call(item.0);
+            stop = visit.call(item.as_ptr());
         }
     });
     stop

@@ -64,7 +64,8 @@ impl<K> Collector<K> {
         self.len() == 0
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether the waiter may go on.
+    pub fn is_ready(&self) -> bool {
         let inner = self.inner.lock();
         inner.urgent || inner.arrived.len() >= inner.need
     }

@@ -128,7 +128,7 @@ impl<L> Completion<L> {
                 // Acquire: who is told that it is over may look at the value.
                 return Err(Refused::Stage(self.stage()));
             }
-            if word & HELD != 0 && !locked && stage != Stage::Settling {
+            if word & HELD != 0 && !locked {
                 return Err(Refused::Held);
             }
             let next = word & !STAGE | to as u32;
@@ -144,16 +144,16 @@ impl<L> Completion<L> {
         Ok(word & LISTENED != 0)
     }
 
-    /// Pending to running. `locked`: the caller has the host's lock.
+    /// Pending to running. Needs no lock of the host's: nobody waits for it.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`Refused::Stage`].
     #[inline]
-    pub fn begin(&self, locked: bool) -> Result<(), Refused> {
-        self.go(|stage| stage == Stage::Pending, Stage::Running, locked).map(drop)
+    pub fn begin(&self) -> Result<(), Refused> {
+        self.go(|stage| stage == Stage::Pending, Stage::Running, true).map(drop)
     }
 
-    /// Pending to cancelled; whether somebody listens.
+    /// Pending to cancelled; whether somebody listens. `locked`: the caller has the host's lock.
     ///
     /// # Errors
     /// [`Refused`].
@@ -180,12 +180,15 @@ impl<L> Completion<L> {
 
     /// Settling to finished, or to notified if the task gave up; whether somebody listens.
     ///
+    /// # Errors
+    /// [`Refused::Held`]; the future is still claimed.
+    ///
     /// # Panics
-    /// If the caller has not claimed it, or the end is none.
+    /// If `end` is no end.
     #[inline]
-    pub fn settle(&self, end: Stage) -> bool {
+    pub fn settle(&self, end: Stage, locked: bool) -> Result<bool, Refused> {
         assert!(end.is_done(), "a future is settled by its end");
-        self.go(|stage| stage == Stage::Settling, end, true).expect("settled by who claimed it")
+        self.go(|stage| stage == Stage::Settling, end, locked)
     }
 
     /// Puts it at a stage, whatever it was: for hosts whose programs may write the state.

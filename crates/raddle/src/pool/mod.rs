@@ -218,6 +218,18 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().awake += 1;
     }
 
+    /// A task waits, nobody is awake or asleep, and there may be one more worker: it has been counted, awake, and
+    /// the caller starts it. For workers, after their number was raised.
+    pub fn wants_worker(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let wanted = inner.pending() > 0 && inner.awake == 0 && inner.asleep.is_empty() && inner.workers < inner.most;
+        if wanted {
+            inner.workers += 1;
+            inner.awake += 1;
+        }
+        wanted
+    }
+
     /// A sleeper got tired of waiting. True: it has been counted out and leaves. False: it has been woken.
     pub fn give_up(&self, seat: &Arc<Seat>) -> bool {
         let mut inner = self.inner.lock();
@@ -227,11 +239,6 @@ impl<T: Task> Tasks<T> {
         drop(inner);
         drop(seat);
         true
-    }
-
-    /// A worker leaves in the middle of things, awake.
-    pub fn abandon(&self) {
-        self.start_failed();
     }
 
     /// A task in the line has been claimed or cancelled where it stands, and waits no more.

@@ -88,6 +88,20 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Adds a stretch of work: its processor time and wall time in nanoseconds, and how many tasks it was.
+    /// What is long past weighs less: the work may have changed.
+    pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
+        const WINDOW: u64 = 10_000_000_000;
+        for (counter, more) in [(&self.cpu, cpu), (&self.cpu_wall, wall), (&self.cpu_tasks, tasks)] {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+        if self.cpu_wall.load(Ordering::Relaxed) > WINDOW && self.cpu_tasks.load(Ordering::Relaxed) > 1 {
+            for counter in [&self.cpu, &self.cpu_wall, &self.cpu_tasks] {
+                counter.store(counter.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// How many workers keep the cores busy: (wait + processor time) / processor time x cores. `None` before
     /// the first task has been measured.
     pub fn recommended_workers(&self, cores: usize) -> Option<usize> {

@@ -6,7 +6,6 @@ use crate::park::{Alone, Deadline, Parking};
 use crate::trace::{Claim, Kind, Resource, Waker};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A closure in the line. Nobody else claims it.
@@ -136,7 +135,7 @@ impl ThreadPool {
             let value = catch_unwind(AssertUnwindSafe(task)).map_err(Lost);
             *ours.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
             ours.completion.claim(true).expect("nobody else ends it");
-            ours.completion.settle(Stage::Finished);
+            ours.completion.settle(Stage::Finished, true).expect("claimed above");
         });
         JoinHandle(slot)
     }
@@ -197,7 +196,7 @@ impl Drop for Busy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     #[test]
     fn all_tasks_run_once_and_results_come_back() {

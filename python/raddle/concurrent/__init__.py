@@ -1,0 +1,1 @@
+"""``raddle.concurrent.futures``, at the standard library's path."""
