@@ -719,7 +719,6 @@ unsafe extern "C" fn py_map(
             }
             Ok(())
         })();
-        // Made before the error is raised: going, it cancels what was submitted.
         let results = select::results(py, futures, deadline, None)?;
         submitted?;
         Ok(results.into_ptr())

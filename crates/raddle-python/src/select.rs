@@ -448,11 +448,22 @@ pub(crate) struct PyResults {
     /// Called for one more future after each that was taken; gives None at the end. Empty: all are in line.
     feed: Place,
     busy: AtomicBool,
+    /// A result has been asked for: what is left when it goes is cancelled. Before that, the tasks are on their own,
+    /// as with a generator that was never started.
+    started: AtomicBool,
 }
 
 type Results<'a> = This<'a, PyResults>;
 
 impl PyResults {
+    fn give_up(&self, py: Python<'_>) {
+        if self.started.load(Ordering::Relaxed) {
+            self.cancel_all(py);
+        }
+        let left = std::mem::take(&mut *self.line.lock());
+        drop(left);
+    }
+
     fn cancel_all(&self, py: Python<'_>) {
         drop(self.feed.take(py));
         loop {
@@ -473,7 +484,7 @@ impl Drop for PyResults {
         // SAFETY: cores are dropped attached.
         let py = unsafe { Python::assume_attached() };
         let pending = pyo3::PyErr::take(py);
-        self.cancel_all(py);
+        self.give_up(py);
         if let Some(pending) = pending {
             pending.restore(py);
         }
@@ -506,6 +517,7 @@ unsafe extern "C" fn results_next(object: *mut ffi::PyObject) -> *mut ffi::PyObj
         if this.busy.swap(true, Ordering::Acquire) {
             return Err(pyo3::exceptions::PyValueError::new_err("the results are being iterated already"));
         }
+        this.started.store(true, Ordering::Relaxed);
         let result = next_result(py, this);
         this.busy.store(false, Ordering::Release);
         match result {
@@ -544,7 +556,7 @@ fn next_result<'py>(py: Python<'py>, this: Results<'_>) -> PyResult<Option<Bound
 unsafe extern "C" fn results_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     entry(|py| {
         // SAFETY: a method of the type.
-        unsafe { Results::from_ptr(object) }.cancel_all(py);
+        unsafe { Results::from_ptr(object) }.give_up(py);
         Ok(none())
     })
 }
@@ -563,6 +575,7 @@ impl Native for PyResults {
             deadline: OnceLock::new(),
             feed: Place::empty(),
             busy: AtomicBool::new(false),
+            started: AtomicBool::new(false),
         }
     }
 
@@ -576,7 +589,7 @@ impl Native for PyResults {
 
     fn clear(&self) {
         // SAFETY: called by the collector, attached.
-        self.cancel_all(unsafe { Python::assume_attached() });
+        self.give_up(unsafe { Python::assume_attached() });
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
