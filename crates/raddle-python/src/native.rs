@@ -93,6 +93,9 @@ pub(crate) trait Native: Sized + 'static {
     /// Whether instances have a `__dict__`, and so take part in garbage collection.
     const DICT: bool;
 
+    /// Whether an object knows where it was made, and has its name from that.
+    const SITE: bool = true;
+
     /// The type it is a subtype of, which has the same layout.
     const BASE: Option<crate::types::Slot> = None;
 
@@ -251,9 +254,11 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
         (*head).kind = C::WHICH;
-        let site = Site::to_word(site::here());
-        *(*head).created.get_mut() = site;
-        (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        if C::SITE {
+            let site = Site::to_word(site::here());
+            *(*head).created.get_mut() = site;
+            (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        }
         let mut registry = REGISTRY.lock();
         (*head).next = registry.0;
         if !registry.0.is_null() {

@@ -9,10 +9,11 @@ use crate::cancel;
 use crate::error::{entry, fetch};
 use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
 use crate::gil::{self, PyHost};
-use crate::lock::none;
+use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, method_fast, method_noargs};
 use crate::reference::{Item, Place};
 use crate::select;
+use crate::site;
 use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
@@ -59,8 +60,9 @@ enum OnFull {
 const TURN: u64 = 5_000_000;
 /// How often a worker that does not sleep looks at its processor time, in nanoseconds.
 const MEASURE: u64 = 10_000_000;
-/// One in so many short bursts of work is measured.
+/// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
 const SAMPLE: u32 = 16;
+const SHORT: u64 = 200_000;
 
 /// A pool, as its workers and futures know it.
 pub(crate) struct Pool {
@@ -244,6 +246,11 @@ fn is_worker_of(pool: &Pool) -> bool {
     std::ptr::eq(POOL.with(Cell::get), pool)
 }
 
+/// Whether the calling thread is a worker of some pool.
+pub(crate) fn is_worker() -> bool {
+    !POOL.with(Cell::get).is_null()
+}
+
 /// A worker that waits for a task in its own pool's line runs it; whether it did.
 pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
     let Some(pool) = future.pool() else { return Ok(false) };
@@ -274,7 +281,11 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
     cancel::enter(future.token.address(), me, epoch());
     let outcome = match cancel::asked() {
         Some(reason) => Err(cancel::error(py, reason)),
-        None => future::in_context(py, work.context.as_ref(), || call(&work)),
+        None => {
+            // An initializer may have set what tasks are to see.
+            let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
+            future::in_context(py, context, || call(&work))
+        }
     };
     // The token may have been made meanwhile.
     cancel::leave(future.token.address(), me);
@@ -320,24 +331,37 @@ fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<B
 
 // Workers
 
-/// Measures how much processor time tasks take.
+/// Measures how much processor time tasks take: of long bursts always, of short ones now and then.
 struct Meter {
+    begun: u64,
     /// The beginning of the stretch under measurement: wall and processor time.
     since: Option<(u64, u64)>,
     tasks: u64,
     wall: u64,
+    /// How often the worker gave the interpreter away after a turn, and how long it waited to have it back.
+    turns: u64,
+    waited: u64,
     bursts: u32,
     /// How long the last burst took.
     last: u64,
 }
 
 impl Meter {
+    fn new() -> Self {
+        Meter { begun: 0, since: None, tasks: 0, wall: 0, turns: 0, waited: 0, bursts: 0, last: 0 }
+    }
+
     /// A burst of tasks begins.
     fn begin(&mut self, time: u64) {
+        self.begun = time;
         self.bursts = self.bursts.wrapping_add(1);
-        let short = self.last < 200_000;
-        self.since = (!short || self.bursts % SAMPLE == 1).then(|| (time, thread_time()));
-        (self.tasks, self.wall) = (0, 0);
+        let measured = self.last >= SHORT || self.bursts % SAMPLE == 1;
+        self.restart(measured.then_some(time));
+    }
+
+    fn restart(&mut self, from: Option<u64>) {
+        self.since = from.map(|time| (time, thread_time()));
+        (self.tasks, self.wall, self.turns, self.waited) = (0, 0, 0, 0);
     }
 
     /// A task has taken this long.
@@ -346,18 +370,40 @@ impl Meter {
         self.wall += took;
     }
 
-    /// The burst is over, or has gone on for long enough.
+    /// The worker gave the interpreter away after a turn, and waited this long to have it back.
+    fn turn(&mut self, waited: u64) {
+        self.turns += 1;
+        self.waited += waited;
+    }
+
+    /// The burst is over.
     fn end(&mut self, pool: &Pool, time: u64) {
-        let Some((begun, cpu)) = self.since.take() else { return };
-        self.last = time.saturating_sub(begun);
         if self.tasks > 0 {
-            pool.stats.measured(thread_time().saturating_sub(cpu), self.wall, self.tasks);
+            self.last = time.saturating_sub(self.begun);
+        }
+        self.note(pool);
+    }
+
+    fn note(&mut self, pool: &Pool) {
+        let Some((_, cpu)) = self.since.take() else { return };
+        if self.tasks > 0 {
+            let cpu = thread_time().saturating_sub(cpu);
+            // A task that computes has the interpreter taken away after each turn, too, and waits as long.
+            let a_turn = self.waited / self.turns.max(1);
+            let contended = (cpu as f64 / TURN as f64 * a_turn as f64) as u64;
+            pool.stats.measured(cpu, self.wall, contended.min(self.wall.saturating_sub(cpu)), self.tasks);
             pool.adapt();
         }
     }
 
-    fn is_due(&self, time: u64) -> bool {
-        self.since.is_some_and(|(begun, _)| time - begun >= MEASURE)
+    /// In the middle of a long burst: what was measured so far is noted, from time to time; whether it was.
+    fn keep(&mut self, pool: &Pool, time: u64) -> bool {
+        let due = time.saturating_sub(self.since.map_or(self.begun, |since| since.0)) >= MEASURE;
+        if due {
+            self.note(pool);
+            self.restart(Some(time));
+        }
+        due
     }
 }
 
@@ -389,7 +435,7 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
     pool.workers.lock().push((me, epoch()));
     POOL.set(Arc::as_ptr(pool));
     let seat = Arc::new(Seat::default());
-    let mut meter = Meter { since: None, tasks: 0, wall: 0, bursts: 0, last: 0 };
+    let mut meter = Meter::new();
     let mut time = now();
     let mut attached = time;
     meter.begin(time);
@@ -424,19 +470,16 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                     // A callback raised what is no `Exception`.
                     gil::unraisable(py, error, std::ptr::null_mut());
                 }
-                if meter.is_due(time) {
-                    meter.end(pool, time);
-                    meter.begin(time);
-                    if pool.tasks.wants_worker() {
-                        if let Err(error) = pool.start_worker(py) {
-                            gil::unraisable(py, error, std::ptr::null_mut());
-                        }
+                if meter.keep(pool, time) && pool.tasks.wants_worker() {
+                    if let Err(error) = pool.start_worker(py) {
+                        gil::unraisable(py, error, std::ptr::null_mut());
                     }
                 }
                 if time.saturating_sub(attached) > TURN {
                     PyHost::unending().detached(|| {});
-                    time = now();
-                    attached = time;
+                    attached = now();
+                    meter.turn(attached.saturating_sub(time));
+                    time = attached;
                 }
             }
             Next::Gone(ticket) => {
@@ -633,7 +676,7 @@ unsafe extern "C" fn py_submit(
             let function = Bound::from_borrowed_ptr(py, *args);
             Work { function, args: tuple, keywords, context: context(py, pool)? }
         };
-        let item = future::new_task(py, pool, work)?;
+        let item = future::new_task(py, pool, work, site::here())?;
         submit(py, &this.bound(py), pool, &item)?;
         Ok(item.into_ptr())
     })
@@ -670,7 +713,7 @@ unsafe extern "C" fn py_submit_under(
             keywords: keywords.map(Bound::into_any),
             context: context(py, pool)?,
         };
-        let item = future::new_task(py, pool, work)?;
+        let item = future::new_task(py, pool, work, site::here())?;
         let parent = token.filter(|token| !token.is_none());
         let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
         // SAFETY: a future of ours.
@@ -703,6 +746,7 @@ unsafe extern "C" fn py_map(
         args::check(deadline)?;
         let pool = this.pool()?;
         let executor = this.bound(py);
+        let site = site::here();
         let mut futures = Vec::new();
         let submitted = (|| -> PyResult<()> {
             while let Some(tuple) = gil::next(&tuples)? {
@@ -713,7 +757,7 @@ unsafe extern "C" fn py_map(
                     keywords: None,
                     context: context(py, pool)?,
                 };
-                let item = future::new_task(py, pool, work)?;
+                let item = future::new_task(py, pool, work, site)?;
                 submit(py, &executor, pool, &item)?;
                 futures.push(item);
             }
@@ -727,7 +771,7 @@ unsafe extern "C" fn py_map(
 
 impl Native for PyExecutor {
     const NAME: &'static CStr = c"raddle._raddle.Executor";
-    const DOC: &'static CStr = c"Executor()\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
+    const DOC: &'static CStr = c"Executor(line)\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
     const WHICH: Which = Which::Executor;
     const DICT: bool = true;
 
@@ -751,8 +795,16 @@ impl Native for PyExecutor {
                   Have a worker call fn(*args, **kwargs); its Future.\n\n\
                   Waits only if the pool is bounded and full, as its on_full says.",
             ),
-            method_fast(c"_submit_under", py_submit_under, c"As submit, with a token and a time-out."),
-            method_fast(c"_map", py_map, c"Submits a call for each tuple of an iterator; the iterator of results."),
+            method_fast(
+                c"_submit_under",
+                py_submit_under,
+                c"_submit_under($self, /, token, timeout, fn, args, kwargs)\n--\n\nSubmit with a token and a time-out.",
+            ),
+            method_fast(
+                c"_map",
+                py_map,
+                c"_map($self, /, fn, arguments, timeout)\n--\n\nSubmit a call for each tuple; the iterator of results.",
+            ),
         ]
     }
 
@@ -790,6 +842,11 @@ unsafe extern "C" fn py_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     // SAFETY: a method of the type.
     unsafe { Line::from_ptr(object) }.pool.close();
     none()
+}
+
+unsafe extern "C" fn py_closed(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { Line::from_ptr(object) }.pool.closed.load(Ordering::Relaxed))
 }
 
 /// `leave()`: a worker that was started goes without having worked.
@@ -961,6 +1018,7 @@ impl Native for PyLine {
         vec![
             method_noargs(c"work", py_work, c"work($self, /)\n--\n\nServe the line until it is closed."),
             method_noargs(c"close", py_close, c"close($self, /)\n--\n\nTake no more tasks."),
+            method_noargs(c"closed", py_closed, c"closed($self, /)\n--\n\nWhether it takes no more tasks."),
             method_noargs(c"leave", py_leave, c"leave($self, /)\n--\n\nA worker goes without having worked."),
             method_noargs(c"take", py_take, c"take($self, /)\n--\n\nThe oldest task, claimed, or None."),
             method_noargs(c"cancel_all", py_cancel_all, c"cancel_all($self, /)\n--\n\nCancel all tasks in line."),

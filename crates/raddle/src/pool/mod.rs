@@ -108,6 +108,17 @@ impl<T> Inner<T> {
         (self.line.len() as isize - self.gone).max(0) as usize
     }
 
+    /// Whether more tasks wait than workers who could take them, and there may be one more. It is counted then,
+    /// as awake, and has to be started.
+    fn wants_worker(&mut self) -> bool {
+        let wanted = self.workers < self.most && self.pending() > self.awake + self.asleep.len();
+        if wanted {
+            self.workers += 1;
+            self.awake += 1;
+        }
+        wanted
+    }
+
     /// A sleeper to be woken now, if tasks wait and nobody is awake. It counts as awake.
     fn rouse(&mut self) -> Option<Arc<Seat>> {
         if self.awake > 0 || self.line.is_empty() {
@@ -155,10 +166,7 @@ impl<T: Task> Tasks<T> {
             return Err(Rejected::Full(task));
         }
         inner.line.push_back(task);
-        // Tasks beyond those who are awake want a worker of their own, as long as there may be one more.
-        if inner.asleep.is_empty() && inner.workers < inner.most && inner.pending() > inner.awake {
-            inner.workers += 1;
-            inner.awake += 1;
+        if inner.wants_worker() {
             return Ok(Added::Start);
         }
         let seat = inner.rouse();
@@ -218,16 +226,10 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().awake += 1;
     }
 
-    /// A task waits, nobody is awake or asleep, and there may be one more worker: it has been counted, awake, and
-    /// the caller starts it. For workers, after their number was raised.
+    /// Whether more tasks wait than workers who could take them, and there may be one more: it has been counted,
+    /// awake, and the caller starts it. For workers, after the number that there may be was raised.
     pub fn wants_worker(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let wanted = inner.pending() > 0 && inner.awake == 0 && inner.asleep.is_empty() && inner.workers < inner.most;
-        if wanted {
-            inner.workers += 1;
-            inner.awake += 1;
-        }
-        wanted
+        self.inner.lock().wants_worker()
     }
 
     /// A sleeper got tired of waiting. True: it has been counted out and leaves. False: it has been woken.
