@@ -184,15 +184,21 @@ impl PyFuture {
 
 impl Drop for PyFuture {
     fn drop(&mut self) {
-        if *self.flags.get_mut() & (FAILED | LOOKED) != FAILED || self.pool().is_none() {
-            return;
+        if *self.flags.get_mut() & FAILED != 0 {
+            pool::seen(std::ptr::from_ref(self) as usize);
         }
-        pool::seen(std::ptr::from_ref(self) as usize);
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        let Some(error) = self.value.take(py) else { return };
+    }
+}
+
+/// The future goes. Here, and not when it is freed: nothing it refers to has been cleared yet.
+unsafe extern "C" fn py_finalize(object: *mut ffi::PyObject) {
+    // SAFETY: a slot of the type; attached.
+    let (py, this) = unsafe { (Python::assume_attached(), Me::from_ptr(object)) };
+    if this.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED {
         let pending = PyErr::take(py);
-        tell_lost(py, &error, self.site());
+        if let Some((error, site)) = this.unseen(py) {
+            tell_lost(py, &error, site);
+        }
         if let Some(pending) = pending {
             pending.restore(py);
         }
@@ -387,9 +393,6 @@ pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
     let mut lock = None;
     let cancelled = step(py, this, &mut lock, |locked| this.completion.cancel(locked))?;
     if cancelled.is_ok() {
-        if let Some(pool) = this.pool() {
-            pool.tasks.withdrawn();
-        }
         if let Some(work) = this.take_work(py) {
             work.release();
         }
@@ -397,6 +400,9 @@ pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
     leave(py, this, lock, None)?;
     match cancelled {
         Ok(listened) => {
+            if let Some(pool) = this.pool() {
+                pool::withdraw(py, pool)?;
+            }
             if listened {
                 call_back(py, this)?;
             }
@@ -961,7 +967,10 @@ impl Native for PyFuture {
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {
-        vec![ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr as *mut c_void }]
+        vec![
+            ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: py_finalize as *mut c_void },
+        ]
     }
 }
 

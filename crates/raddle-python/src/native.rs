@@ -96,6 +96,9 @@ pub(crate) trait Native: Sized + 'static {
     /// Whether an object knows where it was made, and has its name from that.
     const SITE: bool = true;
 
+    /// Whether its slots have a finalizer.
+    const FINALIZES: bool = false;
+
     /// The type it is a subtype of, which has the same layout.
     const BASE: Option<crate::types::Slot> = None;
 
@@ -295,6 +298,10 @@ unsafe extern "C" fn tp_init<C: Native>(
 }
 
 unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; a finalizer that makes a new one ends this.
+    if C::FINALIZES && !unsafe { crate::gil::finalize(object) } {
+        return;
+    }
     // SAFETY: the last reference is gone; the parts are released in the order the interpreter asks for, and
     // the object is unlinked before its memory goes.
     unsafe {

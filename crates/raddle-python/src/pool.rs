@@ -18,6 +18,7 @@ use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
+use raddle::future::Stage;
 use raddle::park::{Deadline, Parking, Stop, generation, now, thread_time};
 use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
 use raddle::primitive::{Spin, thread_token};
@@ -42,6 +43,10 @@ impl Ticket {
 impl Task for Ticket {
     fn claim(&self) -> bool {
         self.future().completion.begin().is_ok()
+    }
+
+    fn waits(&self) -> bool {
+        self.future().completion.stage() == Stage::Pending
     }
 }
 
@@ -89,6 +94,11 @@ pub(crate) struct Pool {
     /// Least and most workers, if their number follows the work; most 0: it does not.
     auto_least: AtomicUsize,
     auto_most: AtomicUsize,
+    /// The processor time measured since the beginning of this window, both in nanoseconds.
+    used: AtomicU64,
+    window: AtomicU64,
+    /// The workers together used all the processor time there was for them, in the window before.
+    full: AtomicBool,
 }
 
 thread_local! {
@@ -177,6 +187,9 @@ impl Pool {
             helps: AtomicBool::new(true),
             auto_least: AtomicUsize::new(0),
             auto_most: AtomicUsize::new(0),
+            used: AtomicU64::new(0),
+            window: AtomicU64::new(now()),
+            full: AtomicBool::new(false),
         });
         let mut pools = POOLS.lock();
         pools.retain(|pool| pool.strong_count() > 0);
@@ -257,7 +270,7 @@ pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
     if !is_worker_of(pool) || !pool.helps.load(Ordering::Relaxed) || future.completion.begin().is_err() {
         return Ok(false);
     }
-    pool.tasks.withdrawn();
+    withdraw(py, pool)?;
     run_here(py, future, pool)?;
     Ok(true)
 }
@@ -338,9 +351,6 @@ struct Meter {
     since: Option<(u64, u64)>,
     tasks: u64,
     wall: u64,
-    /// How often the worker gave the interpreter away after a turn, and how long it waited to have it back.
-    turns: u64,
-    waited: u64,
     bursts: u32,
     /// How long the last burst took.
     last: u64,
@@ -348,7 +358,7 @@ struct Meter {
 
 impl Meter {
     fn new() -> Self {
-        Meter { begun: 0, since: None, tasks: 0, wall: 0, turns: 0, waited: 0, bursts: 0, last: 0 }
+        Meter { begun: 0, since: None, tasks: 0, wall: 0, bursts: 0, last: 0 }
     }
 
     /// A burst of tasks begins.
@@ -361,19 +371,13 @@ impl Meter {
 
     fn restart(&mut self, from: Option<u64>) {
         self.since = from.map(|time| (time, thread_time()));
-        (self.tasks, self.wall, self.turns, self.waited) = (0, 0, 0, 0);
+        (self.tasks, self.wall) = (0, 0);
     }
 
     /// A task has taken this long.
     fn task(&mut self, took: u64) {
         self.tasks += 1;
         self.wall += took;
-    }
-
-    /// The worker gave the interpreter away after a turn, and waited this long to have it back.
-    fn turn(&mut self, waited: u64) {
-        self.turns += 1;
-        self.waited += waited;
     }
 
     /// The burst is over.
@@ -388,11 +392,8 @@ impl Meter {
         let Some((_, cpu)) = self.since.take() else { return };
         if self.tasks > 0 {
             let cpu = thread_time().saturating_sub(cpu);
-            // A task that computes has the interpreter taken away after each turn, too, and waits as long.
-            let a_turn = self.waited / self.turns.max(1);
-            let contended = (cpu as f64 / TURN as f64 * a_turn as f64) as u64;
-            pool.stats.measured(cpu, self.wall, contended.min(self.wall.saturating_sub(cpu)), self.tasks);
-            pool.adapt();
+            pool.stats.measured(cpu, self.wall, self.tasks);
+            pool.adapt(cpu);
         }
     }
 
@@ -407,19 +408,46 @@ impl Meter {
     }
 }
 
+/// Over how long it is told whether the workers together have the interpreter, or the cores, at full load.
+const WINDOW: u64 = 100_000_000;
+
 impl Pool {
-    /// As many workers as the work so far wants, if that was asked for.
-    fn adapt(&self) {
+    /// Looks whether more workers could do more, and has as many as the work so far wants, if that was asked for.
+    ///
+    /// What a task waits for is seen only from outside: waiting for the interpreter looks like waiting for the world.
+    /// But while the workers together use all the processor time there is for them, more of them are no help. Then
+    /// there are to be half as many, until that is no longer so and the formula has something to go by.
+    fn adapt(&self, cpu: u64) {
+        let used = self.used.fetch_add(cpu, Ordering::Relaxed) + cpu;
+        let (time, since) = (now(), self.window.load(Ordering::Relaxed));
+        if time - since < WINDOW
+            || self.window.compare_exchange(since, time, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        self.used.fetch_sub(used, Ordering::Relaxed);
+        let there_is = if cfg!(Py_GIL_DISABLED) { cores() as f64 } else { 1.0 };
+        let full = used as f64 >= 0.9 * there_is * (time - since) as f64;
+        self.full.store(full, Ordering::Relaxed);
         let most = self.auto_most.load(Ordering::Relaxed);
         if most == 0 {
             return;
         }
-        if let Some(wanted) = self.stats.recommended_workers(cores()) {
+        let now_most = self.most.load(Ordering::Relaxed);
+        let wanted = if full { Some(now_most / 2) } else { self.stats.recommended_workers(cores()) };
+        if let Some(wanted) = wanted {
             let wanted = wanted.clamp(self.auto_least.load(Ordering::Relaxed), most);
-            if wanted != self.most.swap(wanted, Ordering::Relaxed) {
+            if wanted != now_most {
+                self.most.store(wanted, Ordering::Relaxed);
                 self.tasks.set_most(wanted);
             }
         }
+    }
+
+    /// How many workers the work so far wants: no more than there are while these have all the processor time.
+    fn recommended_workers(&self) -> Option<usize> {
+        let wanted = self.stats.recommended_workers(cores())?;
+        Some(if self.full.load(Ordering::Relaxed) { wanted.min(self.tasks.workers().0.max(1)) } else { wanted })
     }
 }
 
@@ -477,9 +505,8 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 }
                 if time.saturating_sub(attached) > TURN {
                     PyHost::unending().detached(|| {});
-                    attached = now();
-                    meter.turn(attached.saturating_sub(time));
-                    time = attached;
+                    time = now();
+                    attached = time;
                 }
             }
             Next::Gone(ticket) => {
@@ -534,6 +561,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
     future.submitted.store(time, Ordering::Relaxed);
     let patience = pool.patience.load(Ordering::Relaxed);
     let mut deadline = None;
+    let mut late = false;
     loop {
         let key = pool.tasks.room_key();
         match pool.tasks.add(Ticket(item.clone())) {
@@ -562,6 +590,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                     }
                     OnFull::DropOldest => drop_oldest(py, pool)?,
                     OnFull::Raise => return Err(full(executor)),
+                    OnFull::Block if late => return Err(full(executor)),
                     // A worker must not wait for its own pool: it makes room itself.
                     OnFull::Block if is_worker_of(pool) && pool.helps.load(Ordering::Relaxed) => {
                         match pool.tasks.take_oldest() {
@@ -583,7 +612,8 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                         });
                         match result {
                             Ok(()) => {}
-                            Err(Stop::TimedOut) => return Err(full(executor)),
+                            // There may be room by now: one more look.
+                            Err(Stop::TimedOut) => late = true,
                             Err(Stop::Interrupted) => return Err(fetch(py)),
                         }
                     }
@@ -615,6 +645,11 @@ fn drop_oldest(py: Python<'_>, pool: &Pool) -> PyResult<()> {
         Some(Err(ticket)) => acknowledge(py, ticket),
         None => Ok(()),
     }
+}
+
+/// A task in the pool's line waits no more.
+pub(crate) fn withdraw(py: Python<'_>, pool: &Pool) -> PyResult<()> {
+    pool.tasks.withdrawn().into_iter().try_for_each(|ticket| acknowledge(py, ticket))
 }
 
 /// A task that was cancelled in line has left it.
@@ -989,7 +1024,7 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
         dict.set_item("run_time_p99", percentile(&stats.run, 0.99))?;
         dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
         dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
-        dict.set_item("recommended_workers", stats.recommended_workers(cores()))?;
+        dict.set_item("recommended_workers", pool.recommended_workers())?;
         Ok(dict.into_any().into_ptr())
     })
 }

@@ -332,13 +332,24 @@ impl PyCompleted {
     }
 }
 
-impl Drop for PyCompleted {
-    fn drop(&mut self) {
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        if let Err(error) = self.detach_all(py) {
-            gil::unraisable(py, error, std::ptr::null_mut());
-        }
+/// The iterator goes.
+unsafe extern "C" fn completed_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Completed::from_ptr(object) }.detach_all(py)
+    });
+}
+
+/// Runs the body of a finalizer, with the exception that is on its way put aside.
+fn finalize(object: *mut ffi::PyObject, body: impl FnOnce(Python<'_>) -> PyResult<()>) {
+    // SAFETY: finalizers are called attached.
+    let py = unsafe { Python::assume_attached() };
+    let pending = pyo3::PyErr::take(py);
+    if let Err(error) = body(py) {
+        gil::unraisable(py, error, object);
+    }
+    if let Some(pending) = pending {
+        pending.restore(py);
     }
 }
 
@@ -429,6 +440,7 @@ impl Native for PyCompleted {
     const DICT: bool = true;
     const SUBCLASS: bool = false;
     const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
 
     fn fresh() -> Self {
         PyCompleted {
@@ -468,6 +480,7 @@ impl Native for PyCompleted {
         vec![
             ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
             ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: completed_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: completed_finalize as *mut c_void },
         ]
     }
 }
@@ -512,16 +525,13 @@ impl PyResults {
     }
 }
 
-impl Drop for PyResults {
-    fn drop(&mut self) {
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        let pending = pyo3::PyErr::take(py);
-        self.give_up(py);
-        if let Some(pending) = pending {
-            pending.restore(py);
-        }
-    }
+/// The iterator goes.
+unsafe extern "C" fn results_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Results::from_ptr(object) }.give_up(py);
+        Ok(())
+    });
 }
 
 /// The results of these futures, in their order; `deadline` is a time-out from now, in seconds.
@@ -601,6 +611,7 @@ impl Native for PyResults {
     const DICT: bool = true;
     const SUBCLASS: bool = false;
     const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
 
     fn fresh() -> Self {
         PyResults {
@@ -621,8 +632,9 @@ impl Native for PyResults {
     }
 
     fn clear(&self) {
-        // SAFETY: called by the collector, attached.
-        self.give_up(unsafe { Python::assume_attached() });
+        let line = std::mem::take(&mut *self.line.lock());
+        drop(line);
+        self.feed.put(std::ptr::null_mut());
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
@@ -637,6 +649,7 @@ impl Native for PyResults {
         vec![
             ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
             ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: results_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: results_finalize as *mut c_void },
         ]
     }
 }

@@ -25,7 +25,13 @@ pub trait Task {
     /// Takes it for running; false if somebody else has, or it was cancelled. Called under the line's lock:
     /// it must be a few instructions.
     fn claim(&self) -> bool;
+
+    /// Whether it still waits to be claimed. As quick as `claim`.
+    fn waits(&self) -> bool;
 }
+
+/// So many tasks that wait no more are left in the line, and as many as do wait.
+const MOST_GONE: isize = 64;
 
 /// Where a worker sleeps.
 #[derive(Debug, Default)]
@@ -243,15 +249,27 @@ impl<T: Task> Tasks<T> {
         true
     }
 
-    /// A task in the line has been claimed or cancelled where it stands, and waits no more.
-    pub fn withdrawn(&self) {
+    /// A task in the line has been claimed or cancelled where it stands, and waits no more. When such tasks are
+    /// many, they are taken out: the caller drops them.
+    #[must_use = "what was taken out is dropped outside of all locks"]
+    pub fn withdrawn(&self) -> Vec<T> {
         let mut inner = self.inner.lock();
         inner.gone += 1;
+        let mut removed = Vec::new();
+        if inner.gone >= MOST_GONE && inner.gone as usize * 2 > inner.line.len() {
+            let line = std::mem::take(&mut inner.line);
+            let (waiting, gone): (VecDeque<T>, VecDeque<T>) = line.into_iter().partition(Task::waits);
+            // One whose owner has not come to count it yet makes up for it then.
+            inner.gone -= gone.len() as isize;
+            inner.line = waiting;
+            removed = gone.into();
+        }
         let bounded = inner.limit > 0;
         drop(inner);
         if bounded {
             self.room.notify_one();
         }
+        removed
     }
 
     /// Takes the task that has waited longest, claimed. `Err`: one that was gone, to be dropped; ask again.
@@ -277,7 +295,12 @@ impl<T: Task> Tasks<T> {
     /// # Errors
     /// [`Stop`].
     pub fn wait_room(&self, key: Key, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        self.room.wait(key, parking)
+        let waited = self.room.wait(key, parking);
+        if waited.is_err() {
+            // It may have been woken as well, and does not use that: somebody else does.
+            self.room.notify_one();
+        }
+        waited
     }
 
     /// No more tasks are taken; workers leave when the line is empty.

@@ -85,18 +85,15 @@ pub struct Stats {
     pub cpu_tasks: AtomicU64,
     /// The wall time of these tasks, in nanoseconds.
     pub cpu_wall: AtomicU64,
-    /// What they lost of it to something all workers need to go on, such as an interpreter's lock, in nanoseconds:
-    /// more workers do not win that back.
-    pub contended: AtomicU64,
 }
 
 impl Stats {
-    /// Adds a stretch of work: its processor time, wall time and contended time in nanoseconds, and how many tasks
-    /// it was. What is long past weighs less: the work may have changed.
-    pub fn measured(&self, cpu: u64, wall: u64, contended: u64, tasks: u64) {
+    /// Adds a stretch of work: its processor time and wall time in nanoseconds, and how many tasks it was.
+    /// What is long past weighs less: the work may have changed.
+    pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
         const WINDOW: u64 = 10_000_000_000;
-        let all = [&self.cpu, &self.cpu_wall, &self.contended, &self.cpu_tasks];
-        for (counter, more) in all.into_iter().zip([cpu, wall, contended, tasks]) {
+        let all = [&self.cpu, &self.cpu_wall, &self.cpu_tasks];
+        for (counter, more) in all.into_iter().zip([cpu, wall, tasks]) {
             counter.fetch_add(more, Ordering::Relaxed);
         }
         if self.cpu_wall.load(Ordering::Relaxed) > WINDOW && self.cpu_tasks.load(Ordering::Relaxed) > 1 {
@@ -110,8 +107,7 @@ impl Stats {
     /// the first task has been measured.
     pub fn recommended_workers(&self, cores: usize) -> Option<usize> {
         let cpu = self.cpu.load(Ordering::Relaxed);
-        let wall =
-            self.cpu_wall.load(Ordering::Relaxed).saturating_sub(self.contended.load(Ordering::Relaxed)).max(cpu);
+        let wall = self.cpu_wall.load(Ordering::Relaxed).max(cpu);
         if self.cpu_tasks.load(Ordering::Relaxed) == 0 || cpu == 0 {
             return None;
         }
@@ -154,7 +150,5 @@ mod tests {
         stats.cpu_wall.store(100, Ordering::Relaxed);
         stats.cpu_tasks.store(1, Ordering::Relaxed);
         assert_eq!(stats.recommended_workers(4), Some(40));
-        stats.contended.store(50, Ordering::Relaxed);
-        assert_eq!(stats.recommended_workers(4), Some(20));
     }
 }

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from raddle import _originals, _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.queue import Empty, Full
-from raddle.threading import Lock, Thread, current_thread
+from raddle.threading import Lock, RLock, Thread, current_thread
 
 __all__ = ["BrokenThreadPool", "PoolStats", "ThreadPoolExecutor"]
 
 _T = TypeVar("_T")
+
+# A finalizer or a signal handler that runs while a worker is started may start one of another pool.
+_std._global_shutdown_lock = RLock()
 
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
@@ -121,7 +124,7 @@ class _Crew:
         self.own_context = False
         self.numbers = count()
         #: Held while a worker is started, so that whoever joins them all misses none.
-        self.starting = Lock()
+        self.starting = RLock()
         _crews.add(self)
 
     def start(self) -> None:
@@ -355,11 +358,11 @@ class ThreadPoolExecutor(_Core, _Parent):
             wait: return when all tasks have ended and the workers are gone. Blocks with the GIL released.
             cancel_futures: cancel the tasks that have not begun.
         """
-        with self._shutdown_lock:
-            self._shutdown = True
-            self._crew.line.close()
-            if cancel_futures:
-                self._crew.line.cancel_all()
+        # No lock: a callback of a task that is cancelled here may call this, too.
+        self._shutdown = True
+        self._crew.line.close()
+        if cancel_futures:
+            self._crew.line.cancel_all()
         if wait:
             self._crew.join()
 
@@ -416,6 +419,7 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
 
 
 def _after_fork_in_child() -> None:
+    _std._global_shutdown_lock._at_fork_reinit()
     for crew in list(_crews):
         crew.threads.clear()
         crew.starting._at_fork_reinit()
