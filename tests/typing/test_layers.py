@@ -163,7 +163,7 @@ ALLOWED = {
     "concurrent/futures/__init__": {"concurrent"},
     "concurrent/futures/_base": {"_raddle", "cancel"},
     "concurrent/futures/_progress": set(),
-    "concurrent/futures/thread": {"_named_tuple", "_raddle", "concurrent", "queue", "threading"},
+    "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
     "cli/__init__": {"cli", ""},
     "cli/run": {"_named_tuple", "cli", "deadlock", ""},

@@ -11,7 +11,7 @@ from concurrent.futures import thread as _std
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from raddle import _raddle
 from raddle.concurrent.futures._base import Future
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
         ) -> Future[Any]: ...
         def _map(self, fn: Any, arguments: Iterator[Any], timeout: float | None) -> Iterator[Any]: ...
 else:
-    from raddle._named_tuple import NamedTuple
-
     _Core = _raddle.Executor
 
 
