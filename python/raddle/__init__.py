@@ -11,6 +11,8 @@ Three ways in, from least to most:
 
 TYPE_CHECKING = False  # as type checkers know it; typing itself is not worth loading here
 if TYPE_CHECKING:
+    from raddle import cancel as cancel
+    from raddle import concurrent as concurrent
     from raddle import deadlock as deadlock
     from raddle import queue as queue
     from raddle import sched as sched
@@ -22,7 +24,7 @@ __all__ = ["DeadlockError", "__version__", "install", "uninstall"]
 
 __version__ = "0.1.0"
 
-_MIRRORS = ("deadlock", "queue", "sched", "threading")
+_MIRRORS = ("cancel", "concurrent", "deadlock", "queue", "sched", "threading")
 
 
 def install() -> "Installation":

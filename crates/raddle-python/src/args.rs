@@ -17,6 +17,25 @@ pub(crate) fn missing(function: &str, argument: &str) -> PyErr {
     PyTypeError::new_err(format!("{function}() missing 1 required positional argument: '{argument}'"))
 }
 
+/// The one argument of a call, by position or by this name.
+///
+/// # Errors
+/// `TypeError` if there is not exactly that.
+#[inline]
+pub(crate) fn one<'py>(
+    py: Python<'py>,
+    function: &str,
+    name: &str,
+    (args, count, keywords): Fast,
+) -> PyResult<Bound<'py, PyAny>> {
+    if count == 1 && keywords.is_null() {
+        // SAFETY: the interpreter passes `count` live arguments.
+        return Ok(unsafe { Bound::from_borrowed_ptr(py, *args) });
+    }
+    let [value] = fast(py, function, [name], 1, (args, count, keywords))?;
+    value.ok_or_else(|| missing(function, name))
+}
+
 /// Sorts the arguments of a fast call into the places of `names`; a missing one is `None`.
 ///
 /// The first `positional` of them may be given by position.

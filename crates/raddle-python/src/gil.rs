@@ -71,6 +71,7 @@ mod unwinding {
         pub(super) fn PyIter_Next(iterator: *mut PyObject) -> *mut PyObject;
         pub(super) fn PyErr_CheckSignals() -> c_int;
         pub(super) fn PyObject_ClearWeakRefs(object: *mut PyObject);
+        pub(super) fn PyObject_CallFinalizerFromDealloc(object: *mut PyObject) -> c_int;
         pub(super) fn Py_DecRef(object: *mut PyObject);
         pub(super) fn PyErr_WriteUnraisable(object: *mut PyObject);
         pub(super) fn PyThreadState_Clear(state: *mut PyThreadState);
@@ -235,6 +236,15 @@ pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
 pub(crate) fn release(object: Bound<'_, PyAny>) {
     // SAFETY: the reference is owned; a `Bound` proves that the thread is attached.
     unsafe { decref(object.into_ptr()) };
+}
+
+/// Calls the finalizer of an object that is going; whether it goes on going.
+///
+/// # Safety
+/// As `PyObject_CallFinalizerFromDealloc`.
+pub(crate) unsafe fn finalize(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's.
+    python(|| unsafe { unwinding::PyObject_CallFinalizerFromDealloc(object) == 0 })
 }
 
 /// Clears the weak references to an object that is going, which may call back.
@@ -487,5 +497,19 @@ impl Host for PyHost {
 
     fn takes_signals(&self) -> bool {
         self.is_main
+    }
+
+    fn stopped(&self) -> Result<(), Stop> {
+        let Some(reason) = self.raises.then(crate::cancel::asked).flatten() else { return Ok(()) };
+        self.attached(|| {
+            // SAFETY: attached by the line above.
+            let py = unsafe { Python::assume_attached() };
+            crate::cancel::error(py, reason).restore(py);
+        });
+        Err(Stop::Interrupted)
+    }
+
+    fn limit(&self) -> Deadline {
+        if self.raises { crate::cancel::limit() } else { Deadline::NEVER }
     }
 }

@@ -7,15 +7,20 @@
 
 mod args;
 mod barrier;
+mod cancel;
 mod condition;
 mod error;
 mod event;
+mod future;
 mod gil;
 mod lock;
 mod native;
 mod observe;
+mod pool;
 mod queue;
+mod reference;
 mod sched;
+mod select;
 mod semaphore;
 mod site;
 mod special;
@@ -54,6 +59,9 @@ mod _raddle {
         types::add::<thread::PyRecord>(module, Slot::ThreadRecord)?;
         queue::add(module)?;
         sched::add(module)?;
+        types::add::<cancel::PyToken>(module, Slot::Token)?;
+        pool::add(module)?;
+        select::add(module)?;
         Ok(())
     }
 
@@ -110,6 +118,7 @@ mod _raddle {
         gil::forget_arrivals();
         thread::after_fork_in_child();
         timer::after_fork_in_child();
+        pool::after_fork_in_child();
         gil::set_main_thread(raddle::primitive::thread_token());
     }
 
@@ -203,5 +212,94 @@ mod _raddle {
     #[pyfunction]
     fn set_queue_names(empty: Py<PyAny>, full: Py<PyAny>, shut_down: Py<PyAny>, open: Py<PyModule>) {
         queue::set_names(empty, full, shut_down, open);
+    }
+
+    /// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
+    #[pyfunction]
+    fn set_future_names(
+        future: Py<PyAny>,
+        cancelled: Py<PyAny>,
+        invalid: Py<PyAny>,
+        callback_failed: Py<PyAny>,
+        lost: Py<PyAny>,
+    ) {
+        future::set_names(future, cancelled, invalid, callback_failed, lost);
+    }
+
+    /// Says what is raised in a task that is to stop.
+    #[pyfunction]
+    fn set_cancel_names(cancelled: Py<PyAny>, late: Py<PyAny>) {
+        cancel::set_names(cancelled, late);
+    }
+
+    /// Waits for a set of futures: those that are over, and those that are not.
+    #[pyfunction]
+    fn futures_wait<'py>(
+        py: Python<'py>,
+        futures: Bound<'py, PyAny>,
+        timeout: Option<Bound<'py, PyAny>>,
+        return_when: &str,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let (done, not_done) = select::wait(py, &futures, timeout.as_ref(), return_when)?;
+        Ok((done.into_any(), not_done.into_any()))
+    }
+
+    /// Gives the futures of a set as they come to their end; the set becomes the iterator's.
+    #[pyfunction]
+    fn futures_as_completed<'py>(
+        py: Python<'py>,
+        futures: Bound<'py, PyAny>,
+        timeout: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        select::as_completed(py, &futures, timeout.as_ref())
+    }
+
+    /// The results of futures in their order, a new one fetched by `feed()` for each that is taken.
+    #[pyfunction]
+    fn futures_results<'py>(
+        py: Python<'py>,
+        futures: Vec<Bound<'py, PyAny>>,
+        timeout: Option<Bound<'py, PyAny>>,
+        feed: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let futures: Vec<_> = futures.into_iter().map(Into::into).collect();
+        let deadline = raddle::park::Deadline::at(cancel::deadline_of(timeout.as_ref())?);
+        select::results(py, futures, deadline, Some(&feed))
+    }
+
+    /// Runs the task of a future that `Line.take` gave, in the calling thread.
+    #[pyfunction]
+    fn run_taken(py: Python<'_>, future: Bound<'_, PyAny>) -> PyResult<()> {
+        pool::run_taken(py, &future)
+    }
+
+    /// Ends a future that `Line.take` gave: with an exception, or without one as cancelled.
+    #[pyfunction]
+    fn end_taken(py: Python<'_>, future: Bound<'_, PyAny>, error: Option<Py<PyAny>>) -> PyResult<()> {
+        pool::end_taken(py, &future, error)
+    }
+
+    /// Logs the exceptions of tasks that nobody has looked at, at exit.
+    #[pyfunction]
+    fn tell_unseen(py: Python<'_>) {
+        pool::tell_unseen(py);
+    }
+
+    /// The token of the task that the calling thread runs, or None.
+    #[pyfunction]
+    fn cancel_current(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        cancel::current(py)
+    }
+
+    /// Raises if the calling thread runs a task that is to stop.
+    #[pyfunction]
+    fn cancel_check(py: Python<'_>) -> PyResult<()> {
+        cancel::check(py)
+    }
+
+    /// Sleeps for some seconds; a task that is to stop is raised in.
+    #[pyfunction]
+    fn cancel_sleep(py: Python<'_>, seconds: Bound<'_, PyAny>) -> PyResult<()> {
+        cancel::sleep(py, &seconds)
     }
 }

@@ -52,10 +52,13 @@ pub(crate) enum Which {
     SimpleQueue,
     Scheduler,
     Thread,
+    Future,
+    Executor,
+    Other,
 }
 
 /// All of them, in order: each has a list of its own in the registry.
-const WHICH: [Which; 10] = [
+const WHICH: [Which; 13] = [
     Which::Lock,
     Which::RLock,
     Which::Condition,
@@ -66,6 +69,9 @@ const WHICH: [Which; 10] = [
     Which::SimpleQueue,
     Which::Scheduler,
     Which::Thread,
+    Which::Future,
+    Which::Executor,
+    Which::Other,
 ];
 
 /// An object: the head and what the type adds.
@@ -121,6 +127,12 @@ pub(crate) trait Native: Sized + 'static {
     const WHICH: Which;
     /// Whether instances have a `__dict__`, and so take part in garbage collection.
     const DICT: bool;
+
+    /// Whether an object knows where it was made, and has its name from that.
+    const SITE: bool = true;
+
+    /// Whether its slots have a finalizer.
+    const FINALIZES: bool = false;
 
     /// The type it is a subtype of, which has the same layout.
     const BASE: Option<crate::types::Slot> = None;
@@ -281,10 +293,11 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         }
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
-        // A thread's record is never asked for its name: the Thread is.
-        let site = if C::WHICH == Which::Thread { 0 } else { Site::to_word(site::here()) };
-        *(*head).created.get_mut() = site;
-        (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        if C::SITE {
+            let site = Site::to_word(site::here());
+            *(*head).created.get_mut() = site;
+            (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        }
         let mut registry = REGISTRY.lock();
         let first = &mut registry.0[C::WHICH as usize];
         (*head).next = *first;
@@ -322,6 +335,10 @@ unsafe extern "C" fn tp_init<C: Native>(
 }
 
 unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; a finalizer that makes a new one ends this.
+    if C::FINALIZES && !unsafe { crate::gil::finalize(object) } {
+        return;
+    }
     // SAFETY: the last reference is gone; the parts are released in the order the interpreter asks for, and
     // the object is unlinked before its memory goes.
     unsafe {

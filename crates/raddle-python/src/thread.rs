@@ -314,6 +314,7 @@ impl Native for PyRecord {
         c"ThreadRecord()\n--\n\nThe core's record of a thread: its state, and what it waits for.";
     const WHICH: Which = Which::Thread;
     const DICT: bool = true;
+    const SITE: bool = false; // A record is never asked for its name: the Thread is.
 
     fn fresh() -> Self {
         PyRecord {

@@ -22,9 +22,16 @@ pub(crate) enum Slot {
     PriorityQueue,
     SimpleQueue,
     Scheduler,
+    Future,
+    Collector,
+    Completed,
+    Results,
+    Token,
+    Line,
+    Executor,
 }
 
-const COUNT: usize = Slot::Scheduler as usize + 1;
+const COUNT: usize = Slot::Executor as usize + 1;
 static TYPES: [AtomicPtr<ffi::PyObject>; COUNT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; COUNT];
 
 /// Makes a type, remembers it, and adds it to the module under its short name.

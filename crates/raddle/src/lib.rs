@@ -1,4 +1,4 @@
-//! Locks, conditions, queues and timers that know who waits for whom.
+//! Locks, conditions, queues, timers, futures and thread pools that know who waits for whom.
 //!
 //! The core of raddle, without Python. Every wait goes through one door ([`park`]), every object can say who
 //! could end a wait for it ([`trace::Resource`]), and so a hang can be explained ([`detect`]).
@@ -8,7 +8,9 @@
 
 #[cfg(not(raddle_loom))]
 pub mod detect;
+pub mod future;
 pub mod park;
+pub mod pool;
 pub mod primitive;
 pub mod queue;
 pub mod sync;

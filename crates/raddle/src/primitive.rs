@@ -164,6 +164,12 @@ mod real {
         pub(crate) fn break_after_fork(&self) {
             self.taken.store(false, Ordering::Release);
         }
+
+        /// [`break_after_fork`](Self::break_after_fork), and then the value, which `repair` makes good.
+        pub fn lock_after_fork(&self, repair: impl FnOnce(&mut T)) {
+            self.break_after_fork();
+            repair(&mut self.lock());
+        }
     }
 
     /// Holds a [`Spin`]; lets go when dropped.

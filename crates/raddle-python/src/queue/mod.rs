@@ -12,10 +12,11 @@ mod transfer;
 
 use crate::args;
 use crate::error::fetch;
-use crate::gil::{self, PyHost};
+use crate::gil::PyHost;
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::observe;
+use crate::reference::Item;
 use crate::types::Slot;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyModule};
@@ -27,47 +28,6 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-
-/// A reference to a Python object, given back when dropped: attached, and outside all locks.
-pub(crate) struct Item(*mut ffi::PyObject);
-
-// SAFETY: reference counts change only in attached threads; nothing else is done through the pointer.
-unsafe impl Send for Item {}
-
-impl Item {
-    #[inline]
-    fn new(object: *mut ffi::PyObject) -> Self {
-        // SAFETY: a live object; attached.
-        unsafe { ffi::Py_INCREF(object) };
-        Item(object)
-    }
-
-    /// The reference itself.
-    #[inline]
-    fn into_ptr(self) -> *mut ffi::PyObject {
-        let object = self.0;
-        std::mem::forget(self);
-        object
-    }
-
-    fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
-        // SAFETY: the reference is handed over.
-        unsafe { Bound::from_owned_ptr(py, self.into_ptr()) }
-    }
-}
-
-impl Clone for Item {
-    fn clone(&self) -> Self {
-        Item::new(self.0)
-    }
-}
-
-impl Drop for Item {
-    fn drop(&mut self) {
-        // SAFETY: the item owns the reference; items are dropped attached.
-        unsafe { gil::decref(self.0) };
-    }
-}
 
 /// What a queue object adds to its head.
 #[repr(C)]
@@ -305,7 +265,7 @@ impl Native for PyQueue {
         let mut stop = 0;
         self.queue.for_each(|item| {
             if stop == 0 {
-                stop = visit.call(item.0);
+                stop = visit.call(item.as_ptr());
             }
         });
         stop

@@ -55,7 +55,7 @@ impl From<PopError> for NotGot {
 
 /// `a < b`, by whatever that runs.
 fn less(py: Python<'_>, a: &Item, b: &Item) -> PyResult<bool> {
-    gil::compare(py, a.0, b.0, ffi::Py_LT)
+    gil::compare(py, a.as_ptr(), b.as_ptr(), ffi::Py_LT)
 }
 
 /// Puts an item if there is room.
@@ -352,7 +352,7 @@ fast!(py_put_many, PyQueue, |py, this, fast| {
     let iterator = gil::iterate(&items)?;
     loop {
         let result = match gil::next(&iterator) {
-            Ok(Some(item)) => put(py, this, Item(item.into_ptr()), patience),
+            Ok(Some(item)) => put(py, this, Item::from(item), patience),
             Ok(None) => return Ok(done.into_bound_py_any(py)?.into_ptr()),
             Err(error) => Err(error),
         };

@@ -28,6 +28,8 @@ use linux as os;
 #[cfg(raddle_loom)]
 use model as os;
 
+#[cfg(not(raddle_loom))]
+pub use clock::thread_time;
 pub use clock::{Deadline, now};
 pub use signal::{Key, Signal};
 
@@ -83,6 +85,21 @@ pub trait Host {
     /// look up. Called with the wait published; must be quick and take no lock that a waiter may hold.
     fn suspects(&self) -> bool {
         false
+    }
+
+    /// Whether the thread was asked to give up what it does: a task that was cancelled. Asked before each sleep,
+    /// with the wait published: whoever asks it to says so first, and then wakes it
+    /// ([`Thread::interrupt`](crate::trace::thread::Thread::interrupt)).
+    ///
+    /// # Errors
+    /// [`Stop::Interrupted`] to end the wait.
+    fn stopped(&self) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    /// When [`stopped`](Self::stopped) is to be asked again, however long the wait.
+    fn limit(&self) -> Deadline {
+        Deadline::NEVER
     }
 
     /// Whether signals are handled in this thread, so that one that came in just before it slept
@@ -333,7 +350,12 @@ impl<'a> Parking<'a> {
             // Never later than it was to be: those who are nudged again and again look all the same.
             sleeping.look_at = sleeping.look_at.min(now() + (FIRST_LOOK << (2 * sleeping.looks)));
         }
-        match os::sleep(word, expected, self.deadline.min(Deadline::at(sleeping.look_at))) {
+        if let Err(stop) = self.host.stopped() {
+            sleeping.publication.awake();
+            return Err(stop);
+        }
+        let until = self.deadline.min(Deadline::at(sleeping.look_at)).min(self.host.limit());
+        match os::sleep(word, expected, until) {
             Slept::Woken => sleeping.publication.awake(),
             Slept::Interrupted => {
                 sleeping.publication.awake();
@@ -343,6 +365,7 @@ impl<'a> Parking<'a> {
                 sleeping.publication.awake();
                 return Err(Stop::TimedOut);
             }
+            Slept::TimedOut if sleeping.look_at > now() => sleeping.publication.awake(),
             // Still asleep to those who look: a look must see the sleeper's own wait as well.
             Slept::TimedOut => {
                 let asked = self.look();
@@ -382,7 +405,7 @@ impl<'a> Parking<'a> {
         // SAFETY: the thread's record lives as long as `self.thread`, which `Drop` outlives the
         // publication for; an `Arc`'s contents do not move with the `Parking`.
         let thread: &'a Thread = unsafe { &*Arc::as_ptr(&self.thread) };
-        let timed = self.deadline.is_timed();
+        let timed = self.deadline.is_timed() || self.host.limit().is_timed();
         let publication = Publication::new(thread, self.kind, self.object, self.name, since, timed, word);
         let signals = self.host.takes_signals();
         self.sleep = Some(Sleeping { publication, since, look_at: u64::MAX, signals, looks: 0, nudges: nudges() });
@@ -407,7 +430,7 @@ pub(crate) fn wake(word: &Futex, count: u32) {
 static GENERATION: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Differs between a process and its forked children: what waits in a list belongs to one of them.
-pub(crate) fn generation() -> u32 {
+pub fn generation() -> u32 {
     GENERATION.load(std::sync::atomic::Ordering::Relaxed)
 }
 

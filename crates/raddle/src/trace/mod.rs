@@ -65,6 +65,12 @@ pub enum Kind {
     Join,
     /// The next event of a scheduler, or plain sleep.
     Sleep,
+    /// The end of a future, or of some of several.
+    Future,
+    /// Room in the line of a pool.
+    Submit,
+    /// A task for a worker of a pool.
+    Idle,
 }
 
 /// How sure it is that nobody but the wakers named can end a wait.

@@ -5,13 +5,14 @@
 //! meanwhile: a waiter cannot leave its wait, and so cannot free what it waits for, while it is read.
 
 use super::{Claim, Kind, Resource, Waker};
-use crate::park::{Parking, Stop};
+use crate::park::{Alone, Deadline, Parking, Stop};
 use crate::primitive::{Futex, Spin, thread_token};
 use crate::sync::Event;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,10 @@ pub struct Stuck {
     /// How sure that is.
     pub claim: Claim,
 }
+
+/// How often a sleeper is woken who does not leave, and how long is waited before that is done again.
+const INTERRUPTS: u32 = 100;
+const PAUSE: Duration = Duration::from_micros(50);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(1);
@@ -285,6 +290,32 @@ impl Thread {
     /// Whether it has.
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
+    }
+
+    /// Gets it out of the sleep it is in, if any, so that its host is asked again whether it may go on
+    /// ([`Host::stopped`](crate::park::Host::stopped)); the caller has said so before. Blocks for microseconds.
+    ///
+    /// A sleeper is seen asleep an instant before the kernel has put it to sleep. A wake-up in that instant is
+    /// lost, so it is repeated until the sleeper has left.
+    pub fn interrupt(&self) {
+        let number = self.asleep_in();
+        for round in 0..INTERRUPTS {
+            if number.is_none() || self.asleep_in() != number {
+                return;
+            }
+            self.nudge();
+            let pause = Futex::new(0);
+            let nothing = Event::new();
+            let mut parking =
+                Parking::new(super::Kind::Sleep, &nothing, 0, Deadline::after(PAUSE * (round + 1)), &Alone);
+            // Ends at the deadline.
+            let _ = parking.block(&pause, 0);
+        }
+    }
+
+    /// The number of the wait it sleeps in.
+    fn asleep_in(&self) -> Option<u64> {
+        self.wait.lock().as_ref().filter(|wait| wait.asleep).map(|wait| wait.facts.number)
     }
 
     /// Another thread may need this one: its end is a reason to look again for those that wait.

@@ -1,0 +1,990 @@
+//! `Future`: the core's life of a future, with its value, its callbacks, and what the standard library's own code
+//! reaches for (`_condition`, `_waiters`, `_state`).
+//!
+//! Once a program has asked for the condition or the waiters, the future is *held*: it ends only under that
+//! condition's lock, and tells those waiters, as the standard library's does.
+
+use crate::args::{self, Patience, patience};
+use crate::cancel;
+use crate::error::{entry, fetch};
+use crate::gil::{self, PyHost};
+use crate::lock::{boolean, none};
+use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
+use crate::pool::{self, Pool};
+use crate::reference::{Item, Place};
+use crate::select::PyCollector;
+use crate::types::Slot;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString, PyTypeMethods};
+use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
+use raddle::future::{Completion, Refused, Stage};
+use raddle::park::{Deadline, Parking, Stop, generation};
+use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What is told of the end.
+pub(crate) enum Listener {
+    /// A function, and the context it was given in.
+    Callback(Item, Option<Item>),
+    /// A collector of ours: somebody waits for several futures.
+    Collector(Item),
+}
+
+/// What is to be run.
+pub(crate) struct Work<'py> {
+    pub(crate) function: Bound<'py, PyAny>,
+    /// Positional arguments, and behind them one for each keyword.
+    pub(crate) args: Bound<'py, PyAny>,
+    pub(crate) keywords: Option<Bound<'py, PyAny>>,
+    pub(crate) context: Option<Bound<'py, PyAny>>,
+}
+
+impl Work<'_> {
+    /// Gives the references back, which may run finalizers.
+    pub(crate) fn release(self) {
+        gil::release(self.function);
+        gil::release(self.args);
+        for reference in [self.keywords, self.context].into_iter().flatten() {
+            gil::release(reference);
+        }
+    }
+}
+
+/// The value is an exception.
+const FAILED: u8 = 1;
+/// Somebody has looked at the exception.
+const LOOKED: u8 = 2;
+/// Callbacks run in whatever context there is.
+pub(crate) const NO_CONTEXT: u8 = 4;
+
+/// What a future object adds to its head.
+pub(crate) struct PyFuture {
+    pub(crate) completion: Completion<Listener>,
+    value: Place,
+    condition: Place,
+    waiters: Place,
+    function: Place,
+    args: Place,
+    keywords: Place,
+    context: Place,
+    /// The cancel token that the task runs under.
+    pub(crate) token: Place,
+    /// Set before anybody else sees the future, and never changed.
+    pool: OnceLock<Arc<Pool>>,
+    pub(crate) submitted_at: AtomicU32,
+    /// When it was submitted, in nanoseconds of the monotonic clock.
+    pub(crate) submitted: std::sync::atomic::AtomicU64,
+    /// The thread that runs it, and in which epoch it began.
+    pub(crate) runner: AtomicUsize,
+    runner_epoch: AtomicU32,
+    /// The process it belongs to: its tasks do not run in a forked child.
+    pub(crate) generation: u32,
+    flags: AtomicU8,
+}
+
+pub(crate) type Me<'a> = This<'a, PyFuture>;
+
+/// What `raddle.concurrent.futures` has told.
+struct Names {
+    future: Py<PyAny>,
+    cancelled: Py<PyAny>,
+    invalid: Py<PyAny>,
+    /// `callback_failed(future, exception)`.
+    callback_failed: Py<PyAny>,
+    /// `never_looked_at(exception, place)`.
+    lost: Py<PyAny>,
+}
+
+static NAMES: OnceLock<Names> = OnceLock::new();
+
+/// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
+pub(crate) fn set_names(
+    future: Py<PyAny>,
+    cancelled: Py<PyAny>,
+    invalid: Py<PyAny>,
+    callback_failed: Py<PyAny>,
+    lost: Py<PyAny>,
+) {
+    let _ = NAMES.set(Names { future, cancelled, invalid, callback_failed, lost });
+}
+
+fn names() -> PyResult<&'static Names> {
+    NAMES.get().ok_or_else(|| PyRuntimeError::new_err("raddle.concurrent.futures has not been imported"))
+}
+
+/// A new future of a pool, with its task in it, and where it was submitted.
+pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
+    let ty = names()?.future.as_ptr();
+    let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
+    // SAFETY: just made.
+    let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
+    let _ = future.pool.set(Arc::clone(pool));
+    future.function.fill(work.function.into_ptr());
+    future.args.fill(work.args.into_ptr());
+    future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
+    match work.context {
+        Some(context) => future.context.fill(context.into_ptr()),
+        None => future.flags.store(NO_CONTEXT, Ordering::Relaxed),
+    }
+    future.submitted_at.store(Site::to_word(site), Ordering::Relaxed);
+    Ok(item)
+}
+
+impl PyFuture {
+    /// The pool it was submitted to.
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.pool.get()
+    }
+
+    /// Where it was submitted.
+    pub(crate) fn site(&self) -> Option<Site> {
+        Site::from_word(self.submitted_at.load(Ordering::Relaxed))
+    }
+
+    /// Takes the task out, to run it or to drop it: for who has begun or cancelled the future.
+    pub(crate) fn take_work<'py>(&self, py: Python<'py>) -> Option<Work<'py>> {
+        let function = self.function.empty_out(py)?;
+        let args = self.args.empty_out(py)?;
+        Some(Work { function, args, keywords: self.keywords.empty_out(py), context: self.context.empty_out(py) })
+    }
+
+    /// Says which thread runs it.
+    pub(crate) fn run_by(&self, token: usize) {
+        self.runner_epoch.store(epoch(), Ordering::Relaxed);
+        self.runner.store(token, Ordering::Release);
+    }
+
+    /// Whether the value is an exception.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FAILED != 0
+    }
+
+    /// The exception, unless there is none: marks it as looked at.
+    fn exception<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if !self.is_failed() {
+            return None;
+        }
+        if self.flags.fetch_or(LOOKED, Ordering::AcqRel) & LOOKED == 0 {
+            pool::seen(std::ptr::from_ref(self) as usize);
+        }
+        self.value.get(py)
+    }
+
+    /// The exception that nobody has looked at, and where its task was submitted.
+    pub(crate) fn unseen<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyAny>, Option<Site>)> {
+        if self.flags.fetch_or(LOOKED, Ordering::AcqRel) & (FAILED | LOOKED) != FAILED || self.pool().is_none() {
+            return None;
+        }
+        Some((self.value.get(py)?, self.site()))
+    }
+}
+
+impl Drop for PyFuture {
+    fn drop(&mut self) {
+        if *self.flags.get_mut() & FAILED != 0 {
+            pool::seen(std::ptr::from_ref(self) as usize);
+        }
+    }
+}
+
+/// The future goes. Here, and not when it is freed: nothing it refers to has been cleared yet.
+unsafe extern "C" fn py_finalize(object: *mut ffi::PyObject) {
+    // SAFETY: a slot of the type; attached.
+    let (py, this) = unsafe { (Python::assume_attached(), Me::from_ptr(object)) };
+    if this.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED {
+        let pending = PyErr::take(py);
+        if let Some((error, site)) = this.unseen(py) {
+            tell_lost(py, &error, site);
+        }
+        if let Some(pending) = pending {
+            pending.restore(py);
+        }
+    }
+}
+
+/// An exception that nobody has looked at is logged.
+pub(crate) fn tell_lost(py: Python<'_>, error: &Bound<'_, PyAny>, site: Option<Site>) {
+    let tell = || -> PyResult<()> {
+        let place = crate::observe::place(py, site)?;
+        gil::call(names()?.lost.bind(py), &[error, &place])?;
+        Ok(())
+    };
+    if let Err(failure) = tell() {
+        gil::unraisable(py, failure, null_mut());
+    }
+}
+
+impl Resource for PyFuture {
+    fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
+        let Some(pool) = self.pool() else { return Claim::Unknown };
+        match self.completion.stage() {
+            Stage::Running => {
+                let token = self.runner.load(Ordering::Acquire);
+                if token == 0 {
+                    return Claim::Unknown;
+                }
+                out.push(Waker { token, site: self.site(), epoch: self.runner_epoch.load(Ordering::Relaxed) });
+                Claim::Proven
+            }
+            Stage::Pending => pool.servers(self.site(), out),
+            _ => Claim::Unknown,
+        }
+    }
+}
+
+// Ends
+
+/// The condition of a held future, taken.
+type Lock<'py> = Option<Bound<'py, PyAny>>;
+
+/// One step of an end. Takes the condition first if the future turns out to be held.
+fn step<'py, R>(
+    py: Python<'py>,
+    this: Me<'_>,
+    lock: &mut Lock<'py>,
+    change: impl Fn(bool) -> Result<R, Refused>,
+) -> PyResult<Result<R, Stage>> {
+    let mut done = change(lock.is_some());
+    if matches!(done, Err(Refused::Held)) {
+        let condition = condition(py, this)?;
+        gil::method(&condition, "acquire", &[])?;
+        *lock = Some(condition);
+        done = change(true);
+    }
+    Ok(done.map_err(|refused| match refused {
+        Refused::Stage(stage) => stage,
+        Refused::Held => unreachable!("changed under the lock"),
+    }))
+}
+
+/// Tells the waiters of a held future by this method, if any, and those who wait on its condition; gives it back.
+fn leave(py: Python<'_>, this: Me<'_>, lock: Lock<'_>, method: Option<&str>) -> PyResult<()> {
+    let Some(condition) = lock else { return Ok(()) };
+    let told = (|| {
+        if let (Some(method), Some(waiters)) = (method, this.waiters.get(py)) {
+            let me = this.bound(py);
+            for waiter in waiters.cast::<PyList>()?.iter() {
+                gil::method(&waiter, method, &[&me])?;
+            }
+        }
+        gil::method(&condition, "notify_all", &[])
+    })();
+    gil::method(&condition, "release", &[])?;
+    told.map(drop)
+}
+
+/// Ends a future: claims it, has its value stored, settles it, and tells everybody. `Ok(false)`: it was over.
+fn end(py: Python<'_>, this: Me<'_>, stage: Stage, method: &str, store: impl FnOnce()) -> PyResult<bool> {
+    let mut lock = None;
+    if step(py, this, &mut lock, |locked| this.completion.claim(locked))?.is_err() {
+        leave(py, this, lock, None)?;
+        return Ok(false);
+    }
+    store();
+    let listened = match step(py, this, &mut lock, |locked| this.completion.settle(stage, locked)) {
+        Ok(listened) => listened.expect("claimed above"),
+        Err(error) => {
+            // The lock could not be had. The future is over all the same.
+            let _ = this.completion.settle(stage, true);
+            return Err(error);
+        }
+    };
+    leave(py, this, lock, Some(method))?;
+    if listened {
+        tell_collectors(py, this);
+        call_back(py, this)?;
+    }
+    Ok(true)
+}
+
+/// Tells the collectors, once it is finished or cancelled and acknowledged.
+fn tell_collectors(py: Python<'_>, this: Me<'_>) {
+    let failed = this.is_failed();
+    for listener in this.completion.take_listeners(|listener| matches!(listener, Listener::Collector(_))) {
+        if let Listener::Collector(collector) = listener {
+            // SAFETY: only collectors are registered as such.
+            unsafe { This::<PyCollector>::from_ptr(collector.as_ptr()) }.over(this.as_ptr(), failed);
+            crate::gil::release(collector.into_bound(py));
+        }
+    }
+}
+
+/// Calls the callbacks, once it is over. An exception that is no `Exception` ends it.
+fn call_back(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+    let listeners = this.completion.take_listeners(|listener| matches!(listener, Listener::Callback(..)));
+    for listener in listeners {
+        if let Listener::Callback(function, context) = listener {
+            let context = context.map(|context| context.into_bound(py));
+            invoke(py, this, &function.into_bound(py), context.as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+/// Calls one callback; what it raises is logged.
+fn invoke(
+    py: Python<'_>,
+    this: Me<'_>,
+    function: &Bound<'_, PyAny>,
+    context: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let me = this.bound(py);
+    match in_context(py, context, || gil::call(function, &[&me])) {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            gil::call(names()?.callback_failed.bind(py), &[&me, error.into_value(py).bind(py)])?;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls in a context, if there is one.
+pub(crate) fn in_context<R>(
+    py: Python<'_>,
+    context: Option<&Bound<'_, PyAny>>,
+    call: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    let Some(context) = context else { return call() };
+    // SAFETY: a live context; attached.
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
+        return Err(fetch(py));
+    }
+    let result = call();
+    // SAFETY: as above; it was entered by this thread, and whatever was entered in between has been left.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
+        return Err(fetch(py));
+    }
+    result
+}
+
+/// A copy of the calling thread's context.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: attached; a new reference or null.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
+/// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
+pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, failed: bool) -> PyResult<bool> {
+    end(py, this, Stage::Finished, if failed { "add_exception" } else { "add_result" }, || {
+        match this.value.is_empty() {
+            true => this.value.fill(value.into_ptr()),
+            false => this.value.put(value.into_ptr()),
+        }
+        if failed {
+            this.flags.fetch_or(FAILED, Ordering::AcqRel);
+            if this.pool().is_some() {
+                pool::unseen(std::ptr::from_ref(&*this) as usize, this.as_ptr());
+            }
+        }
+    })
+}
+
+/// Ends a running future as cancelled: its task was asked to stop, and did.
+pub(crate) fn give_up(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
+    end(py, this, Stage::Notified, "add_cancelled", || {})
+}
+
+/// Cancels a future that has not begun. `Ok(false)`: it has.
+pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
+    let mut lock = None;
+    let cancelled = step(py, this, &mut lock, |locked| this.completion.cancel(locked))?;
+    if cancelled.is_ok() {
+        if let Some(work) = this.take_work(py) {
+            work.release();
+        }
+    }
+    leave(py, this, lock, None)?;
+    match cancelled {
+        Ok(listened) => {
+            if let Some(pool) = this.pool() {
+                pool::withdraw(py, pool)?;
+            }
+            if listened {
+                call_back(py, this)?;
+            }
+            Ok(true)
+        }
+        Err(stage) => Ok(matches!(stage, Stage::Cancelled | Stage::Notified)),
+    }
+}
+
+/// Whoever would have run it knows that it was cancelled.
+pub(crate) fn acknowledge(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
+    let mut lock = None;
+    let acknowledged = step(py, this, &mut lock, |locked| this.completion.acknowledge(locked))?;
+    leave(py, this, lock, acknowledged.is_ok().then_some("add_cancelled"))?;
+    if acknowledged == Ok(true) {
+        tell_collectors(py, this);
+    }
+    Ok(acknowledged.is_ok())
+}
+
+/// The condition that the standard library's own code takes; from now on the future is held.
+fn condition<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let condition = match this.condition.get(py) {
+        Some(condition) => condition,
+        None => {
+            let new = gil::call(&crate::types::get(py, Slot::Condition), &[])?;
+            this.condition.get_or_put(new)
+        }
+    };
+    this.completion.hold();
+    Ok(condition)
+}
+
+// Waits
+
+/// What it came to, for who waits.
+fn outcome<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> {
+    match this.completion.stage() {
+        Stage::Finished => {
+            if let Some(error) = this.exception(py) {
+                return Err(PyErr::from_value(error));
+            }
+            Ok(this.value.get(py).unwrap_or_else(|| py.None().into_bound(py)))
+        }
+        _ => Err(error_of(py, |names| &names.cancelled)),
+    }
+}
+
+fn error_of(py: Python<'_>, pick: impl FnOnce(&Names) -> &Py<PyAny>) -> PyErr {
+    match names().and_then(|names| gil::call(pick(names).bind(py), &[])) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// Waits for the end; `Ok(false)` if the time ran out.
+fn wait(py: Python<'_>, this: Me<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+    if this.completion.is_done() {
+        return settled(py, this);
+    }
+    let Patience::Until(deadline) = patience(timeout)? else {
+        return Ok(false);
+    };
+    args::check(deadline)?;
+    wait_until(py, this, deadline)
+}
+
+/// The result, or what the task raised, or `TimeoutError` at the deadline.
+pub(crate) fn result_by<'py>(py: Python<'py>, this: Me<'_>, deadline: Deadline) -> PyResult<Bound<'py, PyAny>> {
+    if !this.completion.is_done() && (deadline.is_past() || !wait_until(py, this, deadline)?) {
+        return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
+    }
+    outcome(py, this)
+}
+
+fn wait_until(py: Python<'_>, this: Me<'_>, deadline: Deadline) -> PyResult<bool> {
+    if let Some(pool) = this.pool() {
+        pool.check_process(&this)?;
+        if pool::help(py, this)? {
+            return Ok(true);
+        }
+    }
+    let future: &PyFuture = &this;
+    let host = PyHost::new();
+    let result = host.detached(|| {
+        let mut parking = Parking::new(Kind::Future, future, this.address(), deadline, &host);
+        future.completion.wait_slow(&mut parking)
+    });
+    match result {
+        Ok(()) => settled(py, this),
+        Err(Stop::TimedOut) => Ok(false),
+        Err(Stop::Interrupted) => Err(fetch(py)),
+    }
+}
+
+/// Whoever changes a held future by hand may be in the middle of it: passing through its lock waits for that.
+fn settled(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
+    if this.completion.is_held() && this.value.is_empty() {
+        let condition = condition(py, this)?;
+        gil::method(&condition, "acquire", &[])?;
+        gil::method(&condition, "release", &[])?;
+    }
+    Ok(true)
+}
+
+// Methods
+
+unsafe extern "C" fn py_result(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let [timeout] = args::fast(py, "result", ["timeout"], 1, (args, count, keywords))?;
+        if !wait(py, this, timeout.as_ref())? {
+            return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
+        }
+        Ok(outcome(py, this)?.into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_exception(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let [timeout] = args::fast(py, "exception", ["timeout"], 1, (args, count, keywords))?;
+        if !wait(py, this, timeout.as_ref())? {
+            return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
+        }
+        match this.completion.stage() {
+            Stage::Finished => Ok(this.exception(py).map_or_else(none, Bound::into_ptr)),
+            _ => Err(error_of(py, |names| &names.cancelled)),
+        }
+    })
+}
+
+unsafe extern "C" fn py_cancel(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let [running, timeout] = args::fast(py, "cancel", ["running", "timeout"], 0, (args, count, keywords))?;
+        if cancel(py, this)? {
+            return Ok(boolean(true));
+        }
+        if !args::truth(running.as_ref(), false)? || this.completion.is_done() || this.pool().is_none() {
+            return Ok(boolean(false));
+        }
+        cancel::ask_to_stop(py, this)?;
+        if timeout.is_some() {
+            // Asked to wait and see: whether the task has stopped.
+            let over = wait(py, this, timeout.as_ref())?;
+            return Ok(boolean(over && matches!(this.completion.stage(), Stage::Notified)));
+        }
+        Ok(boolean(true))
+    })
+}
+
+unsafe extern "C" fn py_cancelled(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let stage = unsafe { Me::from_ptr(object) }.completion.stage();
+    boolean(matches!(stage, Stage::Cancelled | Stage::Notified))
+}
+
+unsafe extern "C" fn py_running(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    let stage = unsafe { Me::from_ptr(object) }.completion.stage();
+    boolean(matches!(stage, Stage::Running | Stage::Settling))
+}
+
+unsafe extern "C" fn py_done(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { Me::from_ptr(object) }.completion.is_done())
+}
+
+unsafe extern "C" fn py_add_done_callback(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let function = args::one(py, "add_done_callback", "fn", (args, count, keywords))?;
+        if !this.completion.is_done() {
+            let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
+            let context = if follows { Some(copy_context(py)?.into()) } else { None };
+            let listener = Listener::Callback(function.clone().into(), context);
+            if this.completion.listen(listener, Stage::is_done).is_ok() {
+                return Ok(none());
+            }
+        }
+        invoke(py, this, &function, None)?;
+        Ok(none())
+    })
+}
+
+fn not_allowed(py: Python<'_>, this: Me<'_>) -> PyErr {
+    let make = || -> PyResult<PyErr> {
+        let text = format!("{}: {}", state_name(this.completion.stage()), this.bound(py).repr()?);
+        Ok(PyErr::from_value(gil::call(names()?.invalid.bind(py), &[&text.into_bound_py_any(py)?])?))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
+unsafe extern "C" fn py_set_result(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let value = args::one(py, "set_result", "result", (args, count, keywords))?;
+        if finish(py, this, value, false)? { Ok(none()) } else { Err(not_allowed(py, this)) }
+    })
+}
+
+unsafe extern "C" fn py_set_exception(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let value = args::one(py, "set_exception", "exception", (args, count, keywords))?;
+        // The standard library takes None as well: a future that is finished, with the result None.
+        let failed = !value.is_none();
+        if finish(py, this, value, failed)? { Ok(none()) } else { Err(not_allowed(py, this)) }
+    })
+}
+
+unsafe extern "C" fn py_set_running(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        if this.completion.begin().is_ok() {
+            return Ok(boolean(true));
+        }
+        if acknowledge(py, this)? {
+            return Ok(boolean(false));
+        }
+        let log = py.import("concurrent.futures._base")?.getattr("LOGGER")?;
+        let text = "Future %s in unexpected state: %s".into_bound_py_any(py)?;
+        let address = this.address().into_bound_py_any(py)?;
+        let state = state_name(this.completion.stage()).into_bound_py_any(py)?;
+        gil::method(&log, "critical", &[&text, &address, &state])?;
+        Err(PyRuntimeError::new_err("Future in unexpected state"))
+    })
+}
+
+// Attributes of the standard library's
+
+fn state_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Pending => "PENDING",
+        Stage::Running | Stage::Settling => "RUNNING",
+        Stage::Cancelled => "CANCELLED",
+        Stage::Notified => "CANCELLED_AND_NOTIFIED",
+        Stage::Finished => "FINISHED",
+    }
+}
+
+unsafe extern "C" fn py_state(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let stage = unsafe { Me::from_ptr(object) }.completion.stage();
+        Ok(PyString::intern(py, state_name(stage)).into_ptr())
+    })
+}
+
+/// Runs the body of a setter.
+fn setter(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    body: impl FnOnce(Python<'_>, Me<'_>, Bound<'_, PyAny>) -> PyResult<()>,
+) -> c_int {
+    crate::error::entry_or(-1, |py| {
+        if value.is_null() {
+            return Err(pyo3::exceptions::PyAttributeError::new_err("a future's own attributes cannot be deleted"));
+        }
+        // SAFETY: an attribute of the type, and a live value.
+        let (this, value) = unsafe { (Me::from_ptr(object), Bound::from_borrowed_ptr(py, value)) };
+        body(py, this, value)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn py_set_state(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    setter(object, value, |_, this, value| {
+        let name = value.extract::<String>()?;
+        let stages = [Stage::Pending, Stage::Running, Stage::Cancelled, Stage::Notified, Stage::Finished];
+        let Some(stage) = stages.into_iter().find(|stage| state_name(*stage) == name) else {
+            return Err(PyValueError::new_err(format!("{name:?} is no state of a future")));
+        };
+        this.completion.force(stage);
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn py_get_result(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let value = if this.is_failed() { None } else { this.value.get(py) };
+        Ok(value.map_or_else(none, Bound::into_ptr))
+    })
+}
+
+unsafe extern "C" fn py_put_result(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    setter(object, value, |_, this, value| {
+        if !this.is_failed() {
+            this.value.set(&value);
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn py_get_exception(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        Ok(this.exception(py).map_or_else(none, Bound::into_ptr))
+    })
+}
+
+unsafe extern "C" fn py_put_exception(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    setter(object, value, |_, this, value| {
+        if value.is_none() {
+            if this.flags.fetch_and(!FAILED, Ordering::AcqRel) & FAILED != 0 {
+                this.value.put(null_mut());
+            }
+        } else {
+            this.value.set(&value);
+            this.flags.fetch_or(FAILED, Ordering::AcqRel);
+        }
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn py_get_condition(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: an attribute of the type.
+    entry(|py| Ok(condition(py, unsafe { Me::from_ptr(object) })?.into_ptr()))
+}
+
+unsafe extern "C" fn py_put_condition(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    setter(object, value, |_, this, value| {
+        this.condition.set(&value);
+        this.completion.hold();
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn py_get_waiters(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        condition(py, this)?;
+        let waiters = match this.waiters.get(py) {
+            Some(waiters) => waiters,
+            None => this.waiters.get_or_put(PyList::empty(py).into_any()),
+        };
+        Ok(waiters.into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_get_callbacks(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: an attribute of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let callbacks: Vec<Item> = this.completion.with_listeners(|listeners| {
+            let functions = listeners.iter().filter_map(|listener| match listener {
+                Listener::Callback(function, _) => Some(function.clone()),
+                Listener::Collector(_) => None,
+            });
+            functions.collect()
+        });
+        let list = PyList::empty(py);
+        for callback in callbacks {
+            list.append(callback.into_bound(py))?;
+        }
+        Ok(list.into_any().into_ptr())
+    })
+}
+
+unsafe extern "C" fn py_site(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: an attribute of the type.
+    entry(|py| Ok(crate::observe::place(py, unsafe { Me::from_ptr(object) }.site())?.into_ptr()))
+}
+
+unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a slot of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let name = this.bound(py).get_type().name()?;
+        let stage = this.completion.stage();
+        let state = match stage {
+            Stage::Cancelled | Stage::Notified => "cancelled".to_owned(),
+            stage => state_name(stage).to_lowercase(),
+        };
+        let kind = |value: &Bound<'_, PyAny>| value.get_type().name().map(|name| name.to_string());
+        let value = match (stage, this.value.get(py)) {
+            (Stage::Finished, Some(value)) if this.is_failed() => format!(" raised {}", kind(&value)?),
+            (Stage::Finished, Some(value)) => format!(" returned {}", kind(&value)?),
+            (Stage::Finished, None) => " returned NoneType".to_owned(),
+            _ => String::new(),
+        };
+        Ok(PyString::new(py, &format!("<{name} at {:#x} state={state}{value}>", this.address())).into_ptr())
+    })
+}
+
+impl Native for PyFuture {
+    const NAME: &'static CStr = c"raddle._raddle.Future";
+    const DOC: &'static CStr = c"Future()\n--\n\nThe core of raddle.concurrent.futures.Future.";
+    const WHICH: Which = Which::Future;
+    const DICT: bool = true;
+    const SITE: bool = false;
+
+    fn fresh() -> Self {
+        PyFuture {
+            completion: Completion::new(),
+            value: Place::empty(),
+            condition: Place::empty(),
+            waiters: Place::empty(),
+            function: Place::empty(),
+            args: Place::empty(),
+            keywords: Place::empty(),
+            context: Place::empty(),
+            token: Place::empty(),
+            pool: OnceLock::new(),
+            submitted_at: AtomicU32::new(0),
+            submitted: std::sync::atomic::AtomicU64::new(0),
+            runner: AtomicUsize::new(0),
+            runner_epoch: AtomicU32::new(0),
+            generation: generation(),
+            flags: AtomicU8::new(0),
+        }
+    }
+
+    fn init(_: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let [] = args::tuple("Future", [], 0, args, kwargs)?;
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &Visit) -> c_int {
+        for place in [
+            &self.value,
+            &self.condition,
+            &self.waiters,
+            &self.function,
+            &self.args,
+            &self.keywords,
+            &self.context,
+            &self.token,
+        ] {
+            let stop = visit.call(place.address());
+            if stop != 0 {
+                return stop;
+            }
+        }
+        self.completion.with_listeners(|listeners| {
+            for listener in listeners {
+                let (first, second) = match listener {
+                    Listener::Callback(function, context) => (function, context.as_ref()),
+                    Listener::Collector(collector) => (collector, None),
+                };
+                for item in std::iter::once(first).chain(second) {
+                    let stop = visit.call(item.as_ptr());
+                    if stop != 0 {
+                        return stop;
+                    }
+                }
+            }
+            0
+        })
+    }
+
+    fn clear(&self) {
+        for place in [&self.condition, &self.waiters, &self.function, &self.args, &self.keywords, &self.context] {
+            place.put(null_mut());
+        }
+        if !self.is_failed() {
+            self.value.put(null_mut());
+        }
+        drop(self.completion.take_listeners(|_| true));
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![
+            method_fast(
+                c"result",
+                py_result,
+                c"result($self, /, timeout=None)\n--\n\nThe result, waited for at most `timeout` seconds.",
+            ),
+            method_fast(
+                c"exception",
+                py_exception,
+                c"exception($self, /, timeout=None)\n--\n\n\
+                  The exception or None, waited for at most `timeout` seconds.",
+            ),
+            method_fast(
+                c"cancel",
+                py_cancel,
+                c"cancel($self, /, *, running=False, timeout=None)\n--\n\n\
+                  Cancel it unless it runs or is over.\n\n\
+                  With running=True a task that runs is asked to stop: it is raised in at its next wait or\n\
+                  raddle.cancel.check(). True if it was asked; with a timeout, whether it has stopped by then.",
+            ),
+            method_noargs(c"cancelled", py_cancelled, c"cancelled($self, /)\n--\n\nWhether it was cancelled."),
+            method_noargs(c"running", py_running, c"running($self, /)\n--\n\nWhether its task runs now."),
+            method_noargs(c"done", py_done, c"done($self, /)\n--\n\nWhether it was cancelled or is finished."),
+            method_fast(
+                c"add_done_callback",
+                py_add_done_callback,
+                c"add_done_callback($self, /, fn)\n--\n\nCall fn(future) when it is over, or now if it is.",
+            ),
+            method_noargs(
+                c"set_running_or_notify_cancel",
+                py_set_running,
+                c"set_running_or_notify_cancel($self, /)\n--\n\nFor executors: begin, or learn that it was cancelled.",
+            ),
+            method_fast(c"set_result", py_set_result, c"set_result($self, /, result)\n--\n\nFor executors: end it."),
+            method_fast(
+                c"set_exception",
+                py_set_exception,
+                c"set_exception($self, /, exception)\n--\n\nFor executors: end it with an exception.",
+            ),
+            method_noargs(c"__reduce__", no_pickle, c"Futures cannot be pickled."),
+        ]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        let settable = |name, getter, setter| ffi::PyGetSetDef {
+            set: Some(setter),
+            ..get::<Self>(name, getter, c"As the standard library's.")
+        };
+        vec![
+            settable(c"_state", py_state, py_set_state as ffi::setter),
+            settable(c"_result", py_get_result, py_put_result as ffi::setter),
+            settable(c"_exception", py_get_exception, py_put_exception as ffi::setter),
+            settable(c"_condition", py_get_condition, py_put_condition as ffi::setter),
+            get::<Self>(c"_waiters", py_get_waiters, c"As the standard library's."),
+            get::<Self>(c"_done_callbacks", py_get_callbacks, c"The callbacks to come, in order."),
+            get::<Self>(c"submitted_at", py_site, c"Where it was submitted: (file, line, function), or None."),
+        ]
+    }
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        vec![
+            ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: py_finalize as *mut c_void },
+        ]
+    }
+}
+
+/// A future of ours behind any object.
+pub(crate) fn ours<'a>(object: &'a Bound<'_, PyAny>) -> Option<Me<'a>> {
+    let ty = crate::types::pointer(Slot::Future).cast::<ffi::PyTypeObject>();
+    // SAFETY: live objects; an instance of the type has its layout.
+    unsafe { (ffi::PyObject_TypeCheck(object.as_ptr(), ty) != 0).then(|| Me::from_ptr(object.as_ptr())) }
+}
+
+/// As [`ours`].
+///
+/// # Errors
+/// `TypeError` if it is none.
+pub(crate) fn expect<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<Me<'a>> {
+    ours(object).ok_or_else(|| PyTypeError::new_err("a future of raddle is wanted"))
+}

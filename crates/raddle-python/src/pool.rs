@@ -1,0 +1,1098 @@
+//! Thread pools: what `ThreadPoolExecutor` is made of.
+//!
+//! A future is its own task: the function and its arguments are in it until it runs, and the line holds futures.
+//! Workers drain the line with the interpreter in hand; they let others have it every few milliseconds, since a
+//! task made only of builtins never does, and let go of it to sleep.
+
+use crate::args::{self, Patience, patience};
+use crate::cancel;
+use crate::error::{entry, fetch};
+use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
+use crate::gil::{self, PyHost};
+use crate::lock::{boolean, none};
+use crate::native::{Native, This, Visit, Which, method_fast, method_noargs};
+use crate::reference::{Item, Place};
+use crate::select;
+use crate::site;
+use crate::types::Slot;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
+use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
+use raddle::future::Stage;
+use raddle::park::{Deadline, Parking, Stop, generation, now, thread_time};
+use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
+use raddle::primitive::{Spin, thread_token};
+use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int};
+use std::ptr::null;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+/// A future in the line.
+pub(crate) struct Ticket(Item);
+
+impl Ticket {
+    fn future(&self) -> &PyFuture {
+        // SAFETY: only futures of ours are put in line, and the ticket holds a reference.
+        unsafe { crate::native::core::<PyFuture>(self.0.as_ptr()) }
+    }
+}
+
+impl Task for Ticket {
+    fn claim(&self) -> bool {
+        self.future().completion.begin().is_ok()
+    }
+
+    fn waits(&self) -> bool {
+        self.future().completion.stage() == Stage::Pending
+    }
+}
+
+/// What to do with a task for which there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum OnFull {
+    Block,
+    Raise,
+    CallerRuns,
+    DropOldest,
+}
+
+/// How long a worker keeps the interpreter before it lets others have it, in nanoseconds: the interpreter's own
+/// switch interval.
+const TURN: u64 = 5_000_000;
+/// How often a worker that does not sleep looks at its processor time, in nanoseconds.
+const MEASURE: u64 = 10_000_000;
+/// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
+const SAMPLE: u32 = 16;
+const SHORT: u64 = 200_000;
+
+/// A pool, as its workers and futures know it.
+pub(crate) struct Pool {
+    pub(crate) tasks: Tasks<Ticket>,
+    stats: Stats,
+    /// The workers by token, and the epochs in which they began.
+    workers: Spin<Vec<(usize, u32)>>,
+    /// Starts a worker that has been counted in.
+    starter: Place,
+    generation: AtomicU32,
+    /// What the line was set to, for a forked child to begin with.
+    most: AtomicUsize,
+    limit: AtomicUsize,
+    closed: AtomicBool,
+    on_full: AtomicU8,
+    /// How long a submit waits for room, in nanoseconds; `u64::MAX` is without limit.
+    patience: AtomicU64,
+    /// How long a worker sleeps before it leaves, in nanoseconds; `u64::MAX` is for ever.
+    idle: AtomicU64,
+    /// Tasks run in a copy of the submitter's context.
+    follows: AtomicBool,
+    /// A worker that waits for a task of its own pool runs it.
+    helps: AtomicBool,
+    /// Least and most workers, if their number follows the work; most 0: it does not.
+    auto_least: AtomicUsize,
+    auto_most: AtomicUsize,
+    /// The processor time measured since the beginning of this window, both in nanoseconds.
+    used: AtomicU64,
+    window: AtomicU64,
+    /// The workers together used all the processor time there was for them, in the window before.
+    full: AtomicBool,
+}
+
+thread_local! {
+    /// The pool whose worker this thread is.
+    static POOL: Cell<*const Pool> = const { Cell::new(null()) };
+    /// The future whose task this thread runs: the innermost.
+    static TASK: Cell<*const PyFuture> = const { Cell::new(null()) };
+    static OBJECT: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// The future whose task the calling thread runs.
+pub(crate) fn current_task<'a>() -> Option<&'a PyFuture> {
+    // SAFETY: set by `execute`, which keeps the future for as long.
+    TASK.try_with(|task| unsafe { task.get().as_ref() }).ok().flatten()
+}
+
+/// The same as an object; attached.
+pub(crate) fn current_future<'a>() -> Option<Future<'a>> {
+    let object = OBJECT.with(Cell::get);
+    // SAFETY: as above.
+    (!object.is_null()).then(|| unsafe { Future::from_ptr(object) })
+}
+
+/// All pools, for a forked child.
+static POOLS: Spin<Vec<Weak<Pool>>> = Spin::new(Vec::new());
+
+/// The futures that failed and were not looked at: core and object, both as addresses.
+static UNSEEN: Spin<Option<HashMap<usize, usize>>> = Spin::new(None);
+
+/// A task failed.
+pub(crate) fn unseen(core: usize, object: *mut ffi::PyObject) {
+    UNSEEN.lock().get_or_insert_with(HashMap::new).insert(core, object as usize);
+}
+
+/// Somebody has looked at the failure, or the future is gone.
+pub(crate) fn seen(core: usize) {
+    if let Some(unseen) = UNSEEN.lock().as_mut() {
+        unseen.remove(&core);
+    }
+}
+
+/// At exit: logs the failures that nobody has looked at.
+pub(crate) fn tell_unseen(py: Python<'_>) {
+    let objects: Vec<Item> = {
+        let unseen = UNSEEN.lock();
+        let addresses = unseen.iter().flat_map(|unseen| unseen.values());
+        // SAFETY: a future leaves the map before its memory goes; attached, so none goes now.
+        addresses.map(|address| Item::new(*address as *mut ffi::PyObject)).collect()
+    };
+    for item in objects {
+        let object = item.into_bound(py);
+        if let Some((error, site)) = future::ours(&object).and_then(|this| this.unseen(py)) {
+            future::tell_lost(py, &error, site);
+        }
+    }
+}
+
+/// In a forked child: the pools have no workers, and their tasks are the parent's.
+pub(crate) fn after_fork_in_child() {
+    POOLS.lock_after_fork(|pools| {
+        for pool in pools.iter().filter_map(Weak::upgrade) {
+            let (most, limit) = (pool.most.load(Ordering::Relaxed), pool.limit.load(Ordering::Relaxed));
+            pool.tasks.after_fork_in_child(most, limit, pool.closed.load(Ordering::Relaxed));
+            pool.workers.lock_after_fork(|workers| std::mem::forget(std::mem::take(workers)));
+            pool.generation.store(generation(), Ordering::Release);
+        }
+    });
+    UNSEEN.lock_after_fork(|unseen| std::mem::forget(unseen.take()));
+}
+
+impl Pool {
+    fn new(most: usize) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            tasks: Tasks::new(most, 0),
+            stats: Stats::default(),
+            workers: Spin::new(Vec::new()),
+            starter: Place::empty(),
+            generation: AtomicU32::new(generation()),
+            most: AtomicUsize::new(most),
+            limit: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            on_full: AtomicU8::new(OnFull::Block as u8),
+            patience: AtomicU64::new(u64::MAX),
+            idle: AtomicU64::new(u64::MAX),
+            follows: AtomicBool::new(true),
+            helps: AtomicBool::new(true),
+            auto_least: AtomicUsize::new(0),
+            auto_most: AtomicUsize::new(0),
+            used: AtomicU64::new(0),
+            window: AtomicU64::new(now()),
+            full: AtomicBool::new(false),
+        });
+        let mut pools = POOLS.lock();
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
+        pool
+    }
+
+    /// Raises if a future of it can never end here, because it was forked away from its workers.
+    pub(crate) fn check_process(&self, future: &PyFuture) -> PyResult<()> {
+        if future.generation == generation() || future.completion.is_done() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("the task of this future stayed in the parent process when this one was forked"))
+    }
+
+    /// Who can run what is in its line: all its workers, if there can be no more.
+    pub(crate) fn servers(&self, site: Option<Site>, out: &mut Vec<Waker>) -> Claim {
+        let (workers, _) = self.tasks.workers();
+        let known = self.workers.lock();
+        if known.len() != workers || workers < self.tasks.most() {
+            return Claim::Unknown;
+        }
+        out.extend(known.iter().map(|(token, epoch)| Waker { token: *token, site, epoch: *epoch }));
+        Claim::Proven
+    }
+
+    fn on_full(&self) -> OnFull {
+        match self.on_full.load(Ordering::Relaxed) {
+            0 => OnFull::Block,
+            1 => OnFull::Raise,
+            2 => OnFull::CallerRuns,
+            _ => OnFull::DropOldest,
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.tasks.close();
+        // It keeps the line, which keeps the pool.
+        self.starter.put(std::ptr::null_mut());
+    }
+
+    /// Has a worker started that has been counted in.
+    fn start_worker(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(starter) = self.starter.get(py) else { return Ok(()) };
+        match gil::call(&starter, &[]) {
+            Ok(_) => Ok(()),
+            // Another worker will come to it.
+            Err(error) => {
+                if self.tasks.start_failed() && error.is_instance_of::<PyRuntimeError>(py) {
+                    return Ok(());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Resource for Pool {
+    fn wakers(&self, kind: Kind, out: &mut Vec<Waker>) -> Claim {
+        if kind == Kind::Submit { self.servers(None, out) } else { Claim::Unknown }
+    }
+}
+
+/// Whether the calling thread is a worker of this pool.
+fn is_worker_of(pool: &Pool) -> bool {
+    std::ptr::eq(POOL.with(Cell::get), pool)
+}
+
+/// Whether the calling thread is a worker of some pool.
+pub(crate) fn is_worker() -> bool {
+    !POOL.with(Cell::get).is_null()
+}
+
+/// A worker that waits for a task in its own pool's line runs it; whether it did.
+pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
+    let Some(pool) = future.pool() else { return Ok(false) };
+    if !is_worker_of(pool) || !pool.helps.load(Ordering::Relaxed) || future.completion.begin().is_err() {
+        return Ok(false);
+    }
+    withdraw(py, pool)?;
+    run_here(py, future, pool)?;
+    Ok(true)
+}
+
+/// Runs a claimed task to its end.
+fn run_here(py: Python<'_>, future: Future<'_>, pool: &Arc<Pool>) -> PyResult<()> {
+    let (outcome, _) = execute(py, future, pool, now());
+    conclude(py, future, pool, outcome)
+}
+
+/// Calls a claimed task; what it came to, and when.
+fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) -> (PyResult<Bound<'py, PyAny>>, u64) {
+    pool.stats.queued.add(begun.saturating_sub(future.submitted.load(Ordering::Relaxed)));
+    pool.stats.started.fetch_add(1, Ordering::Relaxed);
+    let Some(work) = future.take_work(py) else {
+        return (Err(PyRuntimeError::new_err("raddle: a task without a function")), begun);
+    };
+    let (outer, outer_object) = (TASK.replace(std::ptr::from_ref(&*future)), OBJECT.replace(future.as_ptr()));
+    let me = thread_token();
+    future.run_by(me);
+    cancel::enter(future.token.address(), me, epoch());
+    let outcome = match cancel::asked() {
+        Some(reason) => Err(cancel::error(py, reason)),
+        None => {
+            // An initializer may have set what tasks are to see.
+            let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
+            future::in_context(py, context, || call(&work))
+        }
+    };
+    // The token may have been made meanwhile.
+    cancel::leave(future.token.address(), me);
+    TASK.set(outer);
+    OBJECT.set(outer_object);
+    let end = now();
+    pool.stats.run.add(end.saturating_sub(begun));
+    // Before anybody hears of the end: what the task held on to is gone by then.
+    work.release();
+    (outcome, end)
+}
+
+fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
+    let args = work.args.as_ptr().cast::<ffi::PyTupleObject>();
+    let keywords = work.keywords.as_ref();
+    let named = keywords.and_then(|keywords| keywords.len().ok()).unwrap_or(0);
+    // SAFETY: `submit` made the tuple: positional arguments, and behind them one for each keyword.
+    unsafe {
+        let items = (&raw const (*args).ob_item).cast::<*mut ffi::PyObject>();
+        let count = ffi::PyTuple_GET_SIZE(args.cast()) as usize - named;
+        gil::call_raw(&work.function, items, count, keywords.map_or(std::ptr::null_mut(), Bound::as_ptr))
+    }
+}
+
+/// Ends a future with what its task came to.
+fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
+    match outcome {
+        Ok(value) => {
+            pool.stats.done.fetch_add(1, Ordering::Relaxed);
+            future::finish(py, future, value, false)?;
+        }
+        Err(error) if !future.token.is_empty() && cancel::is_answer(py, &error) => {
+            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
+            future::give_up(py, future)?;
+        }
+        Err(error) => {
+            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
+            future::finish(py, future, error.into_value(py).into_bound(py).into_any(), true)?;
+        }
+    }
+    Ok(())
+}
+
+// Workers
+
+/// Measures how much processor time tasks take: of long bursts always, of short ones now and then.
+struct Meter {
+    begun: u64,
+    /// The beginning of the stretch under measurement: wall and processor time.
+    since: Option<(u64, u64)>,
+    tasks: u64,
+    wall: u64,
+    bursts: u32,
+    /// How long the last burst took.
+    last: u64,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Meter { begun: 0, since: None, tasks: 0, wall: 0, bursts: 0, last: 0 }
+    }
+
+    /// A burst of tasks begins.
+    fn begin(&mut self, time: u64) {
+        self.begun = time;
+        self.bursts = self.bursts.wrapping_add(1);
+        let measured = self.last >= SHORT || self.bursts % SAMPLE == 1;
+        self.restart(measured.then_some(time));
+    }
+
+    fn restart(&mut self, from: Option<u64>) {
+        self.since = from.map(|time| (time, thread_time()));
+        (self.tasks, self.wall) = (0, 0);
+    }
+
+    /// A task has taken this long.
+    fn task(&mut self, took: u64) {
+        self.tasks += 1;
+        self.wall += took;
+    }
+
+    /// The burst is over.
+    fn end(&mut self, pool: &Pool, time: u64) {
+        if self.tasks > 0 {
+            self.last = time.saturating_sub(self.begun);
+        }
+        self.note(pool);
+    }
+
+    fn note(&mut self, pool: &Pool) {
+        let Some((_, cpu)) = self.since.take() else { return };
+        if self.tasks > 0 {
+            let cpu = thread_time().saturating_sub(cpu);
+            pool.stats.measured(cpu, self.wall, self.tasks);
+            pool.adapt(cpu);
+        }
+    }
+
+    /// In the middle of a long burst: what was measured so far is noted, from time to time; whether it was.
+    fn keep(&mut self, pool: &Pool, time: u64) -> bool {
+        let due = time.saturating_sub(self.since.map_or(self.begun, |since| since.0)) >= MEASURE;
+        if due {
+            self.note(pool);
+            self.restart(Some(time));
+        }
+        due
+    }
+}
+
+/// Over how long it is told whether the workers together have the interpreter, or the cores, at full load.
+const WINDOW: u64 = 100_000_000;
+
+impl Pool {
+    /// Looks whether more workers could do more, and has as many as the work so far wants, if that was asked for.
+    ///
+    /// What a task waits for is seen only from outside: waiting for the interpreter looks like waiting for the world.
+    /// But while the workers together use all the processor time there is for them, more of them are no help. Then
+    /// there are to be half as many, until that is no longer so and the formula has something to go by.
+    fn adapt(&self, cpu: u64) {
+        let used = self.used.fetch_add(cpu, Ordering::Relaxed) + cpu;
+        let (time, since) = (now(), self.window.load(Ordering::Relaxed));
+        if time - since < WINDOW
+            || self.window.compare_exchange(since, time, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        self.used.fetch_sub(used, Ordering::Relaxed);
+        let there_is = if cfg!(Py_GIL_DISABLED) { cores() as f64 } else { 1.0 };
+        let full = used as f64 >= 0.9 * there_is * (time - since) as f64;
+        self.full.store(full, Ordering::Relaxed);
+        let most = self.auto_most.load(Ordering::Relaxed);
+        if most == 0 {
+            return;
+        }
+        let now_most = self.most.load(Ordering::Relaxed);
+        let wanted = if full { Some(now_most / 2) } else { self.stats.recommended_workers(cores()) };
+        if let Some(wanted) = wanted {
+            let wanted = wanted.clamp(self.auto_least.load(Ordering::Relaxed), most);
+            if wanted != now_most {
+                self.most.store(wanted, Ordering::Relaxed);
+                self.tasks.set_most(wanted);
+            }
+        }
+    }
+
+    /// How many workers the work so far wants: no more than there are while these have all the processor time.
+    fn recommended_workers(&self) -> Option<usize> {
+        let wanted = self.stats.recommended_workers(cores())?;
+        Some(if self.full.load(Ordering::Relaxed) { wanted.min(self.tasks.workers().0.max(1)) } else { wanted })
+    }
+}
+
+/// How many cores this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The calling thread serves the pool until it is closed.
+fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
+    let process = pool.generation.load(Ordering::Acquire);
+    let me = thread_token();
+    pool.workers.lock().push((me, epoch()));
+    POOL.set(Arc::as_ptr(pool));
+    let seat = Arc::new(Seat::default());
+    let mut meter = Meter::new();
+    let mut time = now();
+    let mut attached = time;
+    meter.begin(time);
+    let result = loop {
+        if pool.generation.load(Ordering::Relaxed) != process {
+            // The task forked: in the child this thread is no worker any more.
+            break Ok(());
+        }
+        match pool.tasks.next(&seat) {
+            Next::Run(ticket) => {
+                let object = ticket.0.into_bound(py);
+                let future = future::expect(&object)?;
+                let (outcome, end) = execute(py, future, pool, time);
+                meter.task(end.saturating_sub(time));
+                time = end;
+                if pool.generation.load(Ordering::Relaxed) != process {
+                    break conclude(py, future, pool, outcome);
+                }
+                // Who is woken by the result and submits at once finds this worker awake; unless callbacks,
+                // which may take their time, come first.
+                let early = !future.completion.is_listened_to();
+                if early {
+                    pool.tasks.finished();
+                }
+                let concluded = conclude(py, future, pool, outcome);
+                if !early {
+                    pool.tasks.finished();
+                    time = now();
+                }
+                gil::release(object);
+                if let Err(error) = concluded {
+                    // A callback raised what is no `Exception`.
+                    gil::unraisable(py, error, std::ptr::null_mut());
+                }
+                if meter.keep(pool, time) && pool.tasks.wants_worker() {
+                    if let Err(error) = pool.start_worker(py) {
+                        gil::unraisable(py, error, std::ptr::null_mut());
+                    }
+                }
+                if time.saturating_sub(attached) > TURN {
+                    PyHost::unending().detached(|| {});
+                    time = now();
+                    attached = time;
+                }
+            }
+            Next::Gone(ticket) => {
+                let object = ticket.0.into_bound(py);
+                if let Err(error) = future::acknowledge(py, future::expect(&object)?) {
+                    gil::unraisable(py, error, std::ptr::null_mut());
+                }
+                gil::release(object);
+            }
+            Next::Leave => break Ok(()),
+            Next::Sleep => {
+                meter.end(pool, time);
+                if rest(pool, &seat) {
+                    break Ok(());
+                }
+                time = now();
+                attached = time;
+                meter.begin(time);
+            }
+        }
+    };
+    POOL.set(null());
+    pool.workers.lock().retain(|worker| worker.0 != me);
+    result
+}
+
+/// Sleeps until there is a task; true if the worker has been counted out instead.
+fn rest(pool: &Pool, seat: &Arc<Seat>) -> bool {
+    let idle = pool.idle.load(Ordering::Relaxed);
+    let deadline = Deadline::at(if idle == u64::MAX { u64::MAX } else { now().saturating_add(idle) });
+    let host = PyHost::unending();
+    host.detached(|| {
+        let mut parking = Parking::new(Kind::Idle, pool, 0, deadline, &host);
+        loop {
+            match seat.wait_slow(&mut parking) {
+                Ok(()) => return false,
+                Err(Stop::TimedOut) if pool.tasks.give_up(seat) => return true,
+                // Woken at the last moment, or for no reason.
+                Err(_) => {}
+            }
+        }
+    })
+}
+
+// Submitting
+
+/// Puts a task in line.
+fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, item: &Item) -> PyResult<()> {
+    // SAFETY: a future of ours.
+    let future = unsafe { Future::from_ptr(item.as_ptr()) };
+    let time = now();
+    future.submitted.store(time, Ordering::Relaxed);
+    let patience = pool.patience.load(Ordering::Relaxed);
+    let mut deadline = None;
+    let mut late = false;
+    loop {
+        let key = pool.tasks.room_key();
+        match pool.tasks.add(Ticket(item.clone())) {
+            Ok(Added::Served) => break,
+            Ok(Added::Start) => {
+                if let Err(error) = pool.start_worker(py) {
+                    // Nobody is left to run it.
+                    future::cancel(py, future)?;
+                    return Err(error);
+                }
+                break;
+            }
+            Err(Rejected::Closed(ticket)) => {
+                drop(ticket);
+                gil::method(executor, "_refuse", &[])?;
+                return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
+            }
+            Err(Rejected::Full(ticket)) => {
+                drop(ticket);
+                match pool.on_full() {
+                    OnFull::CallerRuns => {
+                        if future.completion.begin().is_ok() {
+                            run_here(py, future, pool)?;
+                        }
+                        break;
+                    }
+                    OnFull::DropOldest => drop_oldest(py, pool)?,
+                    OnFull::Raise => return Err(full(executor)),
+                    OnFull::Block if late => return Err(full(executor)),
+                    // A worker must not wait for its own pool: it makes room itself.
+                    OnFull::Block if is_worker_of(pool) && pool.helps.load(Ordering::Relaxed) => {
+                        match pool.tasks.take_oldest() {
+                            Some(Ok(ticket)) => {
+                                let object = ticket.0.into_bound(py);
+                                run_here(py, future::expect(&object)?, pool)?;
+                            }
+                            Some(Err(ticket)) => acknowledge(py, ticket)?,
+                            None => {}
+                        }
+                    }
+                    OnFull::Block => {
+                        let until = *deadline.get_or_insert(Deadline::at(time.saturating_add(patience)));
+                        let host = PyHost::new();
+                        let result = host.detached(|| {
+                            let mut parking =
+                                Parking::new(Kind::Submit, &**pool, executor.as_ptr() as usize, until, &host);
+                            pool.tasks.wait_room(key, &mut parking)
+                        });
+                        match result {
+                            Ok(()) => {}
+                            // There may be room by now: one more look.
+                            Err(Stop::TimedOut) => late = true,
+                            Err(Stop::Interrupted) => return Err(fetch(py)),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    pool.stats.submitted.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn full(executor: &Bound<'_, PyAny>) -> PyErr {
+    gil::method(executor, "_full", &[]).map_or_else(|error| error, PyErr::from_value)
+}
+
+/// Cancels the task that has waited longest.
+fn drop_oldest(py: Python<'_>, pool: &Pool) -> PyResult<()> {
+    match pool.tasks.take_oldest() {
+        Some(Ok(ticket)) => {
+            let object = ticket.0.into_bound(py);
+            let future = future::expect(&object)?;
+            if let Some(work) = future.take_work(py) {
+                work.release();
+            }
+            future::give_up(py, future)?;
+            gil::release(object);
+            Ok(())
+        }
+        Some(Err(ticket)) => acknowledge(py, ticket),
+        None => Ok(()),
+    }
+}
+
+/// A task in the pool's line waits no more.
+pub(crate) fn withdraw(py: Python<'_>, pool: &Pool) -> PyResult<()> {
+    pool.tasks.withdrawn().into_iter().try_for_each(|ticket| acknowledge(py, ticket))
+}
+
+/// A task that was cancelled in line has left it.
+fn acknowledge(py: Python<'_>, ticket: Ticket) -> PyResult<()> {
+    let object = ticket.0.into_bound(py);
+    future::acknowledge(py, future::expect(&object)?)?;
+    gil::release(object);
+    Ok(())
+}
+
+/// The type below `ThreadPoolExecutor`.
+pub(crate) struct PyExecutor {
+    pool: OnceLock<Arc<Pool>>,
+}
+
+type Me<'a> = This<'a, PyExecutor>;
+
+impl PyExecutor {
+    fn pool(&self) -> PyResult<&Arc<Pool>> {
+        self.pool.get().ok_or_else(|| PyRuntimeError::new_err("ThreadPoolExecutor.__init__() not called"))
+    }
+}
+
+impl Drop for PyExecutor {
+    fn drop(&mut self) {
+        // Its workers do what is in line and leave.
+        if let Some(pool) = self.pool.get() {
+            pool.close();
+        }
+    }
+}
+
+unsafe extern "C" fn py_submit(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        if count < 1 {
+            return Err(PyTypeError::new_err(
+                "ThreadPoolExecutor.submit() missing 1 required positional argument: 'fn'",
+            ));
+        }
+        let pool = this.pool()?;
+        // SAFETY: the interpreter passes `count` positional arguments and behind them one for each keyword.
+        let work = unsafe {
+            let keywords = Bound::from_borrowed_ptr_or_opt(py, keywords);
+            let named = keywords.as_ref().map_or(0, |names| names.len().unwrap_or(0));
+            let extra = count as usize - 1 + named;
+            let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(extra as ffi::Py_ssize_t))?;
+            for at in 0..extra {
+                let item = *args.add(at + 1);
+                ffi::Py_INCREF(item);
+                ffi::PyTuple_SET_ITEM(tuple.as_ptr(), at as ffi::Py_ssize_t, item);
+            }
+            let function = Bound::from_borrowed_ptr(py, *args);
+            Work { function, args: tuple, keywords, context: context(py, pool)? }
+        };
+        let item = future::new_task(py, pool, work, site::here())?;
+        submit(py, &this.bound(py), pool, &item)?;
+        Ok(item.into_ptr())
+    })
+}
+
+fn context<'py>(py: Python<'py>, pool: &Pool) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if pool.follows.load(Ordering::Relaxed) { copy_context(py).map(Some) } else { Ok(None) }
+}
+
+/// `_submit_under(token, timeout, fn, args, kwargs)`: a task with a token of its own below the one given.
+unsafe extern "C" fn py_submit_under(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let names = ["token", "timeout", "fn", "args", "kwargs"];
+        let [token, timeout, function, positional, named] =
+            args::fast(py, "_submit_under", names, 5, (args, count, keywords))?;
+        let missing = || PyTypeError::new_err("_submit_under takes 5 arguments");
+        let (function, positional) = (function.ok_or_else(missing)?, positional.ok_or_else(missing)?);
+        let positional = positional.cast_into::<PyTuple>()?;
+        let named = named.ok_or_else(missing)?.cast_into::<PyDict>()?;
+        let pool = this.pool()?;
+        let mut all: Vec<Bound<'_, PyAny>> = positional.iter().collect();
+        all.extend(named.values());
+        let keywords = (!named.is_empty()).then(|| PyTuple::new(py, named.keys())).transpose()?;
+        let work = Work {
+            function,
+            args: PyTuple::new(py, all)?.into_any(),
+            keywords: keywords.map(Bound::into_any),
+            context: context(py, pool)?,
+        };
+        let item = future::new_task(py, pool, work, site::here())?;
+        let parent = token.filter(|token| !token.is_none());
+        let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
+        // SAFETY: a future of ours.
+        unsafe { Future::from_ptr(item.as_ptr()) }.token.set(&own);
+        submit(py, &this.bound(py), pool, &item)?;
+        Ok(item.into_ptr())
+    })
+}
+
+/// `_map(fn, arguments, timeout, ahead)`: submits a call for each tuple of an iterator, at most `ahead` before their
+/// turn (None: all at once), and gives the iterator of their results.
+unsafe extern "C" fn py_map(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let [function, tuples, timeout] =
+            args::fast(py, "_map", ["fn", "arguments", "timeout"], 3, (args, count, keywords))?;
+        let (Some(function), Some(tuples)) = (function, tuples) else {
+            return Err(PyTypeError::new_err("_map takes a function and an iterator"));
+        };
+        let deadline = match patience(timeout.as_ref())? {
+            Patience::Until(deadline) => deadline,
+            Patience::None => Deadline::at(0),
+        };
+        args::check(deadline)?;
+        let pool = this.pool()?;
+        let executor = this.bound(py);
+        let site = site::here();
+        let mut futures = Vec::new();
+        let submitted = (|| -> PyResult<()> {
+            while let Some(tuple) = gil::next(&tuples)? {
+                let tuple = tuple.cast_into::<PyTuple>()?;
+                let work = Work {
+                    function: function.clone(),
+                    args: tuple.into_any(),
+                    keywords: None,
+                    context: context(py, pool)?,
+                };
+                let item = future::new_task(py, pool, work, site)?;
+                submit(py, &executor, pool, &item)?;
+                futures.push(item);
+            }
+            Ok(())
+        })();
+        let results = select::results(py, futures, deadline, None)?;
+        submitted?;
+        Ok(results.into_ptr())
+    })
+}
+
+impl Native for PyExecutor {
+    const NAME: &'static CStr = c"raddle._raddle.Executor";
+    const DOC: &'static CStr = c"Executor(line)\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
+    const WHICH: Which = Which::Executor;
+    const DICT: bool = true;
+
+    fn fresh() -> Self {
+        PyExecutor { pool: OnceLock::new() }
+    }
+
+    fn init(this: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let [line] = args::tuple("Executor", ["line"], 1, args, kwargs)?;
+        let Some(line) = line else { return Err(PyTypeError::new_err("an executor needs a line")) };
+        let _ = this.pool.set(Arc::clone(&line_of(&line)?.pool));
+        Ok(())
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![
+            method_fast(
+                c"submit",
+                py_submit,
+                c"submit($self, fn, /, *args, **kwargs)\n--\n\n\
+                  Have a worker call fn(*args, **kwargs); its Future.\n\n\
+                  Waits only if the pool is bounded and full, as its on_full says.",
+            ),
+            method_fast(
+                c"_submit_under",
+                py_submit_under,
+                c"_submit_under($self, /, token, timeout, fn, args, kwargs)\n--\n\nSubmit with a token and a time-out.",
+            ),
+            method_fast(
+                c"_map",
+                py_map,
+                c"_map($self, /, fn, arguments, timeout)\n--\n\nSubmit a call for each tuple; the iterator of results.",
+            ),
+        ]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+}
+
+// The line as an object
+
+/// A pool's line, as Python's side handles it: workers, who must not keep the executor, have this.
+pub(crate) struct PyLine {
+    pool: Arc<Pool>,
+}
+
+type Line<'a> = This<'a, PyLine>;
+
+fn line_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<Line<'a>> {
+    if !object.is_instance(&crate::types::get(object.py(), Slot::Line))? {
+        return Err(PyTypeError::new_err("a line is wanted"));
+    }
+    // SAFETY: an instance of the type.
+    Ok(unsafe { Line::from_ptr(object.as_ptr()) })
+}
+
+unsafe extern "C" fn py_work(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        work(py, &unsafe { Line::from_ptr(object) }.pool)?;
+        Ok(none())
+    })
+}
+
+unsafe extern "C" fn py_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Line::from_ptr(object) }.pool.close();
+    none()
+}
+
+unsafe extern "C" fn py_closed(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { Line::from_ptr(object) }.pool.closed.load(Ordering::Relaxed))
+}
+
+/// `leave()`: a worker that was started goes without having worked.
+unsafe extern "C" fn py_leave(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    unsafe { Line::from_ptr(object) }.pool.tasks.start_failed();
+    none()
+}
+
+/// `take()`: the task that has waited longest, as a future that counts as running; None if there is none.
+unsafe extern "C" fn py_take(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Line::from_ptr(object) };
+        loop {
+            match this.pool.tasks.take_oldest() {
+                Some(Ok(ticket)) => return Ok(ticket.0.into_ptr()),
+                Some(Err(ticket)) => acknowledge(py, ticket)?,
+                None => return Ok(none()),
+            }
+        }
+    })
+}
+
+/// `cancel_all()`: cancels every task in line.
+unsafe extern "C" fn py_cancel_all(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let this = unsafe { Line::from_ptr(object) };
+        while this.pool.tasks.pending() > 0 {
+            drop_oldest(py, &this.pool)?;
+        }
+        Ok(none())
+    })
+}
+
+unsafe extern "C" fn py_pending(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type; attached.
+    unsafe { ffi::PyLong_FromSize_t(Line::from_ptr(object).pool.tasks.pending()) }
+}
+
+unsafe extern "C" fn py_workers(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let pool = &unsafe { Line::from_ptr(object) }.pool;
+        let (workers, asleep) = pool.tasks.workers();
+        Ok((workers, asleep, pool.tasks.most()).into_bound_py_any(py)?.into_ptr())
+    })
+}
+
+/// `set(...)`: the settings, each optional.
+unsafe extern "C" fn py_set(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let pool = &unsafe { Line::from_ptr(object) }.pool;
+        let names = ["most", "limit", "on_full", "patience", "idle", "context", "nested", "auto", "starter"];
+        let [most, limit, on_full, patience, idle, context, nested, auto, starter] =
+            args::fast(py, "set", names, 0, (args, count, keywords))?;
+        let nanoseconds = |seconds: &Bound<'_, PyAny>| -> PyResult<u64> {
+            Ok(if seconds.is_none() { u64::MAX } else { (seconds.extract::<f64>()?.max(0.0) * 1e9) as u64 })
+        };
+        if let Some(most) = most {
+            let most = most.extract()?;
+            pool.most.store(most, Ordering::Relaxed);
+            pool.tasks.set_most(most);
+        }
+        if let Some(limit) = limit {
+            let limit = limit.extract()?;
+            pool.limit.store(limit, Ordering::Relaxed);
+            pool.tasks.set_limit(limit);
+        }
+        if let Some(on_full) = on_full {
+            let policy = match on_full.extract::<String>()?.as_str() {
+                "block" => OnFull::Block,
+                "raise" => OnFull::Raise,
+                "caller_runs" => OnFull::CallerRuns,
+                "drop_oldest" => OnFull::DropOldest,
+                other => {
+                    return Err(PyValueError::new_err(format!(
+                        "on_full must be 'block', 'raise', 'caller_runs' or 'drop_oldest', not {other:?}"
+                    )));
+                }
+            };
+            pool.on_full.store(policy as u8, Ordering::Relaxed);
+        }
+        if let Some(patience) = patience {
+            pool.patience.store(nanoseconds(&patience)?, Ordering::Relaxed);
+        }
+        if let Some(idle) = idle {
+            pool.idle.store(nanoseconds(&idle)?, Ordering::Relaxed);
+        }
+        if let Some(context) = context {
+            pool.follows.store(gil::truth(&context)?, Ordering::Relaxed);
+        }
+        if let Some(nested) = nested {
+            pool.helps.store(gil::truth(&nested)?, Ordering::Relaxed);
+        }
+        if let Some(auto) = auto {
+            let (least, most): (usize, usize) = auto.extract()?;
+            pool.auto_least.store(least, Ordering::Relaxed);
+            pool.auto_most.store(most, Ordering::Relaxed);
+        }
+        if let Some(starter) = starter {
+            pool.starter.set(&starter);
+        }
+        Ok(none())
+    })
+}
+
+/// `stats()`: the figures, in the order of `PoolStats` of `raddle.concurrent.futures`.
+unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        let pool = &unsafe { Line::from_ptr(object) }.pool;
+        let stats = &pool.stats;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (done, failed, started) = (count(&stats.done), count(&stats.failed), count(&stats.started));
+        let (workers, idle) = pool.tasks.workers();
+        let percentile = |histogram: &raddle::pool::Histogram, share| {
+            histogram.percentile(share).map(|duration| duration.as_secs_f64())
+        };
+        let measured = count(&stats.cpu_tasks);
+        let per_task = |total: u64| (measured > 0).then(|| total as f64 / measured as f64 / 1e9);
+        let dict = PyDict::new(py);
+        dict.set_item("submitted", count(&stats.submitted))?;
+        dict.set_item("pending", pool.tasks.pending())?;
+        dict.set_item("running", started.saturating_sub(done + failed))?;
+        dict.set_item("done", done)?;
+        dict.set_item("failed", failed)?;
+        dict.set_item("workers", workers)?;
+        dict.set_item("idle_workers", idle)?;
+        dict.set_item("queue_wait_p50", percentile(&stats.queued, 0.5))?;
+        dict.set_item("queue_wait_p99", percentile(&stats.queued, 0.99))?;
+        dict.set_item("run_time_p50", percentile(&stats.run, 0.5))?;
+        dict.set_item("run_time_p99", percentile(&stats.run, 0.99))?;
+        dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
+        dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
+        dict.set_item("recommended_workers", pool.recommended_workers())?;
+        Ok(dict.into_any().into_ptr())
+    })
+}
+
+impl Native for PyLine {
+    const NAME: &'static CStr = c"raddle._raddle.Line";
+    const DOC: &'static CStr = c"Line()\n--\n\nThe line of a pool, and its workers.";
+    const WHICH: Which = Which::Other;
+    const DICT: bool = true;
+    const SUBCLASS: bool = false;
+
+    fn fresh() -> Self {
+        PyLine { pool: Pool::new(1) }
+    }
+
+    fn init(_: Line<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let [] = args::tuple("Line", [], 0, args, kwargs)?;
+        Ok(())
+    }
+
+    fn traverse(&self, _visit: &Visit) -> c_int {
+        0
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![
+            method_noargs(c"work", py_work, c"work($self, /)\n--\n\nServe the line until it is closed."),
+            method_noargs(c"close", py_close, c"close($self, /)\n--\n\nTake no more tasks."),
+            method_noargs(c"closed", py_closed, c"closed($self, /)\n--\n\nWhether it takes no more tasks."),
+            method_noargs(c"leave", py_leave, c"leave($self, /)\n--\n\nA worker goes without having worked."),
+            method_noargs(c"take", py_take, c"take($self, /)\n--\n\nThe oldest task, claimed, or None."),
+            method_noargs(c"cancel_all", py_cancel_all, c"cancel_all($self, /)\n--\n\nCancel all tasks in line."),
+            method_noargs(c"pending", py_pending, c"pending($self, /)\n--\n\nHow many tasks wait."),
+            method_noargs(c"workers", py_workers, c"workers($self, /)\n--\n\n(workers, idle workers, most)."),
+            method_noargs(c"stats", py_stats, c"stats($self, /)\n--\n\nThe figures, as a dict."),
+            method_fast(c"set", py_set, c"set($self, /, **settings)\n--\n\nChange settings."),
+        ]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+}
+
+/// Runs a claimed future's task in the calling thread, for programs that take tasks out themselves.
+pub(crate) fn run_taken(py: Python<'_>, object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let future = future::expect(object)?;
+    match future.pool() {
+        Some(pool) => run_here(py, future, pool),
+        None => Err(PyValueError::new_err("this future has no task")),
+    }
+}
+
+/// Ends a future that was taken, as cancelled or with an exception.
+pub(crate) fn end_taken(py: Python<'_>, object: &Bound<'_, PyAny>, error: Option<Py<PyAny>>) -> PyResult<()> {
+    let future = future::expect(object)?;
+    if let Some(work) = future.take_work(py) {
+        work.release();
+    }
+    match error {
+        Some(error) => future::finish(py, future, error.into_bound(py), true).map(drop),
+        None => future::give_up(py, future).map(drop),
+    }
+}
+
+/// Makes the types.
+pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
+    crate::types::add::<PyFuture>(module, Slot::Future)?;
+    crate::types::add::<PyLine>(module, Slot::Line)?;
+    crate::types::add::<PyExecutor>(module, Slot::Executor)
+}

@@ -1,0 +1,662 @@
+//! Waiting for several futures: `wait`, `as_completed`, and the results of `map`.
+
+use crate::args::{self, Patience, patience};
+use crate::error::{entry, fetch};
+use crate::future::{self, Listener, PyFuture, ours};
+use crate::gil::{self, PyHost};
+use crate::lock::none;
+use crate::native::{Native, This, Visit, Which, method_noargs, method_o};
+use crate::pool;
+use crate::reference::{Item, Place};
+use crate::types::Slot;
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::types::{PyAnyMethods, PySet, PySetMethods};
+use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use raddle::future::{Collector, Stage};
+use raddle::park::{Deadline, Parking, Stop, now};
+use raddle::primitive::Spin;
+use raddle::trace::{Claim, Kind, Resource, Waker};
+use std::collections::VecDeque;
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether `wait` and `as_completed` count it as over: a cancelled future only when its executor knows.
+fn is_over(stage: Stage) -> bool {
+    matches!(stage, Stage::Notified | Stage::Finished)
+}
+
+/// A collector of futures that are over; also a waiter as the standard library's futures know them.
+pub(crate) struct PyCollector {
+    collector: Collector<Item>,
+    /// A future that failed ends the wait by itself.
+    first_exception: bool,
+}
+
+type Me<'a> = This<'a, PyCollector>;
+
+impl PyCollector {
+    /// A future is over.
+    pub(crate) fn over(&self, future: *mut ffi::PyObject, failed: bool) {
+        self.collector.add(Item::new(future), failed && self.first_exception);
+    }
+
+    fn make(py: Python<'_>, need: usize, first_exception: bool) -> PyResult<Bound<'_, PyAny>> {
+        let ty = crate::types::pointer(Slot::Collector);
+        let object = crate::native::allocate::<PyCollector>(py, ty.cast())?;
+        // SAFETY: just made, and seen by nobody; its core is replaced before use.
+        unsafe {
+            let core = std::ptr::from_ref(crate::native::core::<PyCollector>(object)).cast_mut();
+            core.write(PyCollector { collector: Collector::new(need), first_exception });
+            Ok(Bound::from_owned_ptr(py, object))
+        }
+    }
+}
+
+unsafe extern "C" fn py_add(object: *mut ffi::PyObject, future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type and its argument.
+    unsafe { Me::from_ptr(object) }.over(future, false);
+    none()
+}
+
+unsafe extern "C" fn py_add_failed(object: *mut ffi::PyObject, future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type and its argument.
+    unsafe { Me::from_ptr(object) }.over(future, true);
+    none()
+}
+
+impl Native for PyCollector {
+    const NAME: &'static CStr = c"raddle._raddle.Collector";
+    const DOC: &'static CStr = c"Gathers futures that are over.";
+    const WHICH: Which = Which::Other;
+    const DICT: bool = true;
+    const SUBCLASS: bool = false;
+    const CALLABLE: bool = false;
+
+    fn fresh() -> Self {
+        PyCollector { collector: Collector::new(1), first_exception: false }
+    }
+
+    fn clear(&self) {
+        drop(self.collector.take());
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![
+            method_o(c"add_result", py_add, c"add_result($self, future, /)\n--\n\nThe future has a result."),
+            method_o(c"add_cancelled", py_add, c"add_cancelled($self, future, /)\n--\n\nThe future was cancelled."),
+            method_o(c"add_exception", py_add_failed, c"add_exception($self, future, /)\n--\n\nThe future failed."),
+        ]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+}
+
+/// Registers the collector with a future; one that is over goes into it at once.
+fn attach(py: Python<'_>, collector: &Bound<'_, PyAny>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Some(this) = ours(future) {
+        if let Some(pool) = this.pool() {
+            pool.check_process(&this)?;
+        }
+        let listener = Listener::Collector(collector.clone().into());
+        if this.completion.listen(listener, is_over).is_err() {
+            core(collector).over(future.as_ptr(), this.is_failed());
+        }
+        return Ok(());
+    }
+    under_condition(future, || {
+        let (over, failed) = foreign_state(future)?;
+        if over {
+            core(collector).over(future.as_ptr(), failed);
+        } else {
+            gil::method(&gil::attribute(future, "_waiters")?, "append", &[collector])?;
+        }
+        Ok(())
+    })?;
+    let _ = py;
+    Ok(())
+}
+
+/// Takes the collector back from a future that is not over.
+fn detach(collector: &Bound<'_, PyAny>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Some(this) = ours(future) {
+        let ours = |listener: &Listener| matches!(listener, Listener::Collector(c) if c.as_ptr() == collector.as_ptr());
+        drop(this.completion.take_listeners(ours));
+        return Ok(());
+    }
+    under_condition(future, || {
+        let waiters = gil::attribute(future, "_waiters")?;
+        if gil::truth(&gil::method(&waiters, "__contains__", &[collector])?)? {
+            gil::method(&waiters, "remove", &[collector])?;
+        }
+        Ok(())
+    })
+}
+
+fn core<'a>(collector: &'a Bound<'_, PyAny>) -> &'a PyCollector {
+    // SAFETY: only made by `PyCollector::make`, and kept by the caller.
+    unsafe { crate::native::core::<PyCollector>(collector.as_ptr()) }
+}
+
+/// With the condition of a future of the standard library.
+fn under_condition<R>(future: &Bound<'_, PyAny>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    let condition = gil::attribute(future, "_condition")?;
+    gil::method(&condition, "acquire", &[])?;
+    let result = body();
+    gil::method(&condition, "release", &[])?;
+    result
+}
+
+/// Whether a future of the standard library is over, and whether it failed.
+fn foreign_state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
+    let state = gil::attribute(future, "_state")?.extract::<String>()?;
+    let over = matches!(state.as_str(), "CANCELLED_AND_NOTIFIED" | "FINISHED");
+    Ok((over, state == "FINISHED" && !gil::attribute(future, "_exception")?.is_none()))
+}
+
+/// Whether a future is over, and whether it failed.
+fn state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
+    match ours(future) {
+        Some(this) => Ok((is_over(this.completion.stage()), this.is_failed())),
+        None => under_condition(future, || foreign_state(future)),
+    }
+}
+
+/// What a wait for several futures waits for: who can end any of them.
+struct Several<'a> {
+    futures: Vec<&'a PyFuture>,
+    /// Some are not ours: nothing is known about them.
+    foreign: bool,
+}
+
+impl Resource for Several<'_> {
+    fn wakers(&self, kind: Kind, out: &mut Vec<Waker>) -> Claim {
+        if self.foreign {
+            return Claim::Unknown;
+        }
+        let mut claim = Claim::Proven;
+        for future in self.futures.iter().filter(|future| !is_over(future.completion.stage())) {
+            claim = claim.min(future.wakers(kind, out));
+            if claim == Claim::Unknown {
+                return claim;
+            }
+        }
+        out.sort_unstable_by_key(|waker| waker.token);
+        out.dedup_by_key(|waker| waker.token);
+        claim
+    }
+}
+
+/// Waits on a collector for the futures given (`None`: not said which); `Ok(false)` if the time ran out.
+fn wait_for(
+    py: Python<'_>,
+    collector: &Bound<'_, PyAny>,
+    futures: Option<&[Bound<'_, PyAny>]>,
+    deadline: Deadline,
+) -> PyResult<bool> {
+    let core = core(collector);
+    let unknown = futures.is_none();
+    let futures = futures.unwrap_or_default();
+    let known: Vec<_> = futures.iter().filter_map(|future| ours(future)).collect();
+    // A worker runs what waits in its own pool's line instead of waiting for it.
+    for future in &known {
+        if core.collector.is_ready() {
+            return Ok(true);
+        }
+        if future.completion.stage() == Stage::Pending {
+            pool::help(py, *future)?;
+        }
+    }
+    let several = Several {
+        foreign: unknown || known.len() < futures.len(),
+        futures: known.iter().map(|known| &**known).collect(),
+    };
+    let host = PyHost::new();
+    let result = host.detached(|| {
+        let mut parking = Parking::new(Kind::Future, &several, collector.as_ptr() as usize, deadline, &host);
+        core.collector.wait_slow(&mut parking)
+    });
+    match result {
+        Ok(()) => Ok(true),
+        Err(Stop::TimedOut) => Ok(false),
+        Err(Stop::Interrupted) => Err(fetch(py)),
+    }
+}
+
+/// `wait(futures, timeout, return_when)` of a set: the set of those that are over, and of those that are not.
+pub(crate) fn wait<'py>(
+    py: Python<'py>,
+    futures: &Bound<'py, PyAny>,
+    timeout: Option<&Bound<'_, PyAny>>,
+    return_when: &str,
+) -> PyResult<(Bound<'py, PySet>, Bound<'py, PySet>)> {
+    let futures: Vec<Bound<'py, PyAny>> = futures.cast::<PySet>()?.iter().collect();
+    let mut open = Vec::new();
+    let mut over = 0;
+    let mut any_failed = false;
+    for future in &futures {
+        let (is_over, failed) = state(future)?;
+        if is_over {
+            over += 1;
+            any_failed |= failed;
+        } else {
+            open.push(future.clone());
+        }
+    }
+    let settled = match return_when {
+        "FIRST_COMPLETED" => over > 0,
+        "FIRST_EXCEPTION" => any_failed,
+        _ => false,
+    };
+    if !settled && !open.is_empty() {
+        if let Patience::Until(deadline) = patience(timeout)? {
+            args::check(deadline)?;
+            let need = if return_when == "FIRST_COMPLETED" { 1 } else { open.len() };
+            let collector = PyCollector::make(py, need, return_when == "FIRST_EXCEPTION")?;
+            let waited = open
+                .iter()
+                .try_for_each(|future| attach(py, &collector, future))
+                .and_then(|()| wait_for(py, &collector, Some(&open), deadline));
+            for future in &open {
+                detach(&collector, future)?;
+            }
+            waited?;
+        }
+    }
+    let (done, not_done) = (PySet::empty(py)?, PySet::empty(py)?);
+    for future in &futures {
+        if state(future)?.0 { done.add(future)? } else { not_done.add(future)? }
+    }
+    Ok((done, not_done))
+}
+
+// as_completed
+
+/// The iterator of `as_completed`.
+pub(crate) struct PyCompleted {
+    /// The futures not given out yet, a set.
+    pending: Place,
+    collector: Place,
+    timeout: Place,
+    ready: Spin<VecDeque<Item>>,
+    deadline: OnceLock<Deadline>,
+    total: OnceLock<usize>,
+}
+
+type Completed<'a> = This<'a, PyCompleted>;
+
+impl PyCompleted {
+    /// Takes the collector back from all that are pending.
+    fn detach_all(&self, py: Python<'_>) -> PyResult<()> {
+        let (Some(pending), Some(collector)) = (self.pending.take(py), self.collector.take(py)) else {
+            return Ok(());
+        };
+        for future in pending.cast::<PySet>()?.iter() {
+            detach(&collector, &future)?;
+        }
+        gil::release(pending);
+        Ok(())
+    }
+}
+
+/// Up to so many futures are all looked at before each wait.
+const FEW: usize = 64;
+/// How long a wait for many lasts that does not know for whom it waits, in nanoseconds.
+const BRIEF: u64 = 300_000_000;
+
+impl PyCompleted {
+    /// Waits until one has arrived; `Ok(false)` if the time ran out.
+    ///
+    /// Who waits for many futures, one after the other, cannot look at all of them each time. It does so when the
+    /// wait turns out to be a long one: that is when somebody may ask whom it waits for.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        pending: &Bound<'_, PySet>,
+        collector: &Bound<'_, PyAny>,
+        deadline: Deadline,
+    ) -> PyResult<bool> {
+        if pending.len() > FEW && !pool::is_worker() {
+            let brief = Deadline::at(now().saturating_add(BRIEF));
+            if deadline <= brief {
+                return wait_for(py, collector, None, deadline);
+            }
+            if wait_for(py, collector, None, brief)? {
+                return Ok(true);
+            }
+        }
+        let open: Vec<_> = pending.iter().collect();
+        wait_for(py, collector, Some(&open), deadline)
+    }
+}
+
+/// The iterator goes.
+unsafe extern "C" fn completed_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Completed::from_ptr(object) }.detach_all(py)
+    });
+}
+
+/// Runs the body of a finalizer, with the exception that is on its way put aside.
+fn finalize(object: *mut ffi::PyObject, body: impl FnOnce(Python<'_>) -> PyResult<()>) {
+    // SAFETY: finalizers are called attached.
+    let py = unsafe { Python::assume_attached() };
+    let pending = pyo3::PyErr::take(py);
+    if let Err(error) = body(py) {
+        gil::unraisable(py, error, object);
+    }
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
+}
+
+/// `as_completed(futures, timeout)` of a set, which becomes the iterator's.
+pub(crate) fn as_completed<'py>(
+    py: Python<'py>,
+    futures: &Bound<'py, PyAny>,
+    timeout: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let ty = crate::types::pointer(Slot::Completed);
+    let object = crate::native::allocate::<PyCompleted>(py, ty.cast())?;
+    // SAFETY: just made.
+    let (this, object) = unsafe { (Completed::from_ptr(object), Bound::from_owned_ptr(py, object)) };
+    let _ = this.total.set(futures.cast::<PySet>()?.len());
+    this.pending.set(futures);
+    if let Some(timeout) = timeout {
+        this.timeout.set(timeout);
+    }
+    Ok(object)
+}
+
+unsafe extern "C" fn py_iter(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a slot of the type.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
+unsafe extern "C" fn completed_next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a slot of the type.
+        let this = unsafe { Completed::from_ptr(object) };
+        let Some(pending) = this.pending.get(py) else { return Ok(std::ptr::null_mut()) };
+        let pending = pending.cast_into::<PySet>()?;
+        let (collector, deadline) = match this.collector.get(py) {
+            Some(collector) => (collector, *this.deadline.get().unwrap_or(&Deadline::NEVER)),
+            None => {
+                let deadline = match patience(this.timeout.get(py).as_ref())? {
+                    Patience::Until(deadline) => deadline,
+                    Patience::None => Deadline::at(0),
+                };
+                args::check(deadline)?;
+                let _ = this.deadline.set(deadline);
+                let collector = this.collector.get_or_put(PyCollector::make(py, 1, false)?);
+                for future in pending.iter() {
+                    attach(py, &collector, &future)?;
+                }
+                (collector, deadline)
+            }
+        };
+        loop {
+            let next = this.ready.lock().pop_front();
+            if let Some(future) = next {
+                let future = future.into_bound(py);
+                if pending.discard(&future)? {
+                    return Ok(future.into_ptr());
+                }
+                continue;
+            }
+            let arrived = core(&collector).collector.take();
+            if !arrived.is_empty() {
+                this.ready.lock().extend(arrived);
+                continue;
+            }
+            if pending.is_empty() {
+                this.detach_all(py)?;
+                return Ok(std::ptr::null_mut());
+            }
+            if !this.wait(py, &pending, &collector, deadline)? {
+                let (left, total) = (pending.len(), this.total.get().copied().unwrap_or(0));
+                this.detach_all(py)?;
+                return Err(PyTimeoutError::new_err(format!("{left} (of {total}) futures unfinished")));
+            }
+        }
+    })
+}
+
+unsafe extern "C" fn completed_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        unsafe { Completed::from_ptr(object) }.detach_all(py)?;
+        Ok(none())
+    })
+}
+
+impl Native for PyCompleted {
+    const NAME: &'static CStr = c"raddle._raddle.Completed";
+    const DOC: &'static CStr = c"Gives futures as they come to their end.";
+    const WHICH: Which = Which::Other;
+    const DICT: bool = true;
+    const SUBCLASS: bool = false;
+    const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
+
+    fn fresh() -> Self {
+        PyCompleted {
+            pending: Place::empty(),
+            collector: Place::empty(),
+            timeout: Place::empty(),
+            ready: Spin::new(VecDeque::new()),
+            deadline: OnceLock::new(),
+            total: OnceLock::new(),
+        }
+    }
+
+    fn traverse(&self, visit: &Visit) -> c_int {
+        for place in [&self.pending, &self.collector, &self.timeout] {
+            let stop = visit.call(place.address());
+            if stop != 0 {
+                return stop;
+            }
+        }
+        self.ready.lock().iter().map(|item| visit.call(item.as_ptr())).find(|stop| *stop != 0).unwrap_or(0)
+    }
+
+    fn clear(&self) {
+        let ready = std::mem::take(&mut *self.ready.lock());
+        drop(ready);
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![method_noargs(c"close", completed_close, c"close($self, /)\n--\n\nGive up the futures not given out yet.")]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        vec![
+            ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: completed_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: completed_finalize as *mut c_void },
+        ]
+    }
+}
+
+// map
+
+/// The iterator of `map`: results in the order of the arguments. What is left when it goes is cancelled.
+pub(crate) struct PyResults {
+    line: Spin<VecDeque<Item>>,
+    deadline: OnceLock<Deadline>,
+    /// Called for one more future after each that was taken; gives None at the end. Empty: all are in line.
+    feed: Place,
+    busy: AtomicBool,
+    /// A result has been asked for: what is left when it goes is cancelled. Before that, the tasks are on their own,
+    /// as with a generator that was never started.
+    started: AtomicBool,
+}
+
+type Results<'a> = This<'a, PyResults>;
+
+impl PyResults {
+    fn give_up(&self, py: Python<'_>) {
+        if self.started.load(Ordering::Relaxed) {
+            self.cancel_all(py);
+        }
+        let left = std::mem::take(&mut *self.line.lock());
+        drop(left);
+    }
+
+    fn cancel_all(&self, py: Python<'_>) {
+        drop(self.feed.take(py));
+        loop {
+            let next = self.line.lock().pop_front();
+            let Some(item) = next else { return };
+            let future = item.into_bound(py);
+            let cancelled = future::expect(&future).and_then(|this| future::cancel(py, this));
+            if let Err(error) = cancelled {
+                gil::unraisable(py, error, std::ptr::null_mut());
+            }
+            gil::release(future);
+        }
+    }
+}
+
+/// The iterator goes.
+unsafe extern "C" fn results_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Results::from_ptr(object) }.give_up(py);
+        Ok(())
+    });
+}
+
+/// The results of these futures, in their order; `deadline` is a time-out from now, in seconds.
+pub(crate) fn results<'py>(
+    py: Python<'py>,
+    futures: Vec<Item>,
+    deadline: Deadline,
+    feed: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let ty = crate::types::pointer(Slot::Results);
+    let object = crate::native::allocate::<PyResults>(py, ty.cast())?;
+    // SAFETY: just made.
+    let (this, object) = unsafe { (Results::from_ptr(object), Bound::from_owned_ptr(py, object)) };
+    *this.line.lock() = futures.into();
+    let _ = this.deadline.set(deadline);
+    if let Some(feed) = feed {
+        this.feed.set(feed);
+    }
+    Ok(object)
+}
+
+unsafe extern "C" fn results_next(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a slot of the type.
+        let this = unsafe { Results::from_ptr(object) };
+        if this.busy.swap(true, Ordering::Acquire) {
+            return Err(pyo3::exceptions::PyValueError::new_err("the results are being iterated already"));
+        }
+        this.started.store(true, Ordering::Relaxed);
+        let result = next_result(py, this);
+        this.busy.store(false, Ordering::Release);
+        match result {
+            Ok(Some(value)) => Ok(value.into_ptr()),
+            Ok(None) => Ok(std::ptr::null_mut()),
+            Err(error) => {
+                this.cancel_all(py);
+                Err(error)
+            }
+        }
+    })
+}
+
+fn next_result<'py>(py: Python<'py>, this: Results<'_>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let next = this.line.lock().pop_front();
+    let Some(item) = next else { return Ok(None) };
+    let future = item.into_bound(py);
+    if let Some(feed) = this.feed.get(py) {
+        let more = gil::call(&feed, &[])?;
+        if more.is_none() {
+            drop(this.feed.take(py));
+        } else {
+            future::expect(&more)?;
+            this.line.lock().push_back(more.into());
+        }
+    }
+    let deadline = *this.deadline.get().unwrap_or(&Deadline::NEVER);
+    let value = future::result_by(py, future::expect(&future)?, deadline);
+    if value.is_err() {
+        future::cancel(py, future::expect(&future)?)?;
+    }
+    gil::release(future);
+    value.map(Some)
+}
+
+unsafe extern "C" fn results_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    entry(|py| {
+        // SAFETY: a method of the type.
+        unsafe { Results::from_ptr(object) }.give_up(py);
+        Ok(none())
+    })
+}
+
+impl Native for PyResults {
+    const NAME: &'static CStr = c"raddle._raddle.Results";
+    const DOC: &'static CStr = c"Gives the results of futures, in the order of the arguments.";
+    const WHICH: Which = Which::Other;
+    const DICT: bool = true;
+    const SUBCLASS: bool = false;
+    const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
+
+    fn fresh() -> Self {
+        PyResults {
+            line: Spin::new(VecDeque::new()),
+            deadline: OnceLock::new(),
+            feed: Place::empty(),
+            busy: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+        }
+    }
+
+    fn traverse(&self, visit: &Visit) -> c_int {
+        let stop = visit.call(self.feed.address());
+        if stop != 0 {
+            return stop;
+        }
+        self.line.lock().iter().map(|item| visit.call(item.as_ptr())).find(|stop| *stop != 0).unwrap_or(0)
+    }
+
+    fn clear(&self) {
+        let line = std::mem::take(&mut *self.line.lock());
+        drop(line);
+        self.feed.put(std::ptr::null_mut());
+    }
+
+    fn methods() -> Vec<ffi::PyMethodDef> {
+        vec![method_noargs(c"close", results_close, c"close($self, /)\n--\n\nCancel what has not been given out yet.")]
+    }
+
+    fn attributes() -> Vec<ffi::PyGetSetDef> {
+        Vec::new()
+    }
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        vec![
+            ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: results_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: results_finalize as *mut c_void },
+        ]
+    }
+}
+
+/// Makes the types.
+pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
+    crate::types::add::<PyCollector>(module, Slot::Collector)?;
+    crate::types::add::<PyCompleted>(module, Slot::Completed)?;
+    crate::types::add::<PyResults>(module, Slot::Results)
+}

@@ -1,0 +1,154 @@
+//! What a pool knows about its work: counts, and times in histograms of fixed size.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Buckets for each doubling: the error of a percentile is at most an eighth.
+const PARTS: usize = 4;
+const BUCKETS: usize = 40 * PARTS;
+
+/// Durations by their logarithm, from nanoseconds to minutes; adding is one atomic increment.
+#[derive(Debug)]
+pub struct Histogram {
+    counts: [AtomicU32; BUCKETS],
+    total: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU32::new(0) }; BUCKETS], total: AtomicU64::new(0) }
+    }
+}
+
+impl Histogram {
+    /// Two bits behind the leading one say which part of a doubling.
+    fn bucket(nanoseconds: u64) -> usize {
+        let value = nanoseconds.max(PARTS as u64);
+        let power = value.ilog2() as usize;
+        let part = (value >> (power - 2)) as usize & (PARTS - 1);
+        ((power - 2) * PARTS + part).min(BUCKETS - 1)
+    }
+
+    /// The middle of a bucket, in nanoseconds.
+    fn middle(bucket: usize) -> f64 {
+        let (power, part) = (bucket / PARTS + 2, bucket % PARTS);
+        2f64.powi(power as i32) * (1.0 + (part as f64 + 0.5) / PARTS as f64)
+    }
+
+    /// Adds a duration, in nanoseconds.
+    #[inline]
+    pub fn add(&self, nanoseconds: u64) {
+        self.counts[Self::bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The sum of all durations.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.total.load(Ordering::Relaxed))
+    }
+
+    /// What this share of the durations (0 to 1) stays below, within an eighth; `None` if there is none yet.
+    pub fn percentile(&self, share: f64) -> Option<Duration> {
+        let counts: Vec<u64> = self.counts.iter().map(|count| u64::from(count.load(Ordering::Relaxed))).collect();
+        let all: u64 = counts.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let rank = ((all as f64 * share).ceil() as u64).clamp(1, all);
+        let mut seen = 0;
+        let bucket = counts.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        })?;
+        Some(Duration::from_nanos(Self::middle(bucket) as u64))
+    }
+}
+
+/// Counts and times of a pool. All updates are relaxed: the figures of one instant may be some tasks apart.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Tasks taken in.
+    pub submitted: AtomicU64,
+    /// Tasks begun.
+    pub started: AtomicU64,
+    /// Tasks that ended with a value.
+    pub done: AtomicU64,
+    /// Tasks that ended with an error.
+    pub failed: AtomicU64,
+    /// From being taken in to being begun.
+    pub queued: Histogram,
+    /// From being begun to the end.
+    pub run: Histogram,
+    /// Processor time of the workers while they had tasks, in nanoseconds.
+    pub cpu: AtomicU64,
+    /// The tasks that time was for.
+    pub cpu_tasks: AtomicU64,
+    /// The wall time of these tasks, in nanoseconds.
+    pub cpu_wall: AtomicU64,
+}
+
+impl Stats {
+    /// Adds a stretch of work: its processor time and wall time in nanoseconds, and how many tasks it was.
+    /// What is long past weighs less: the work may have changed.
+    pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
+        const WINDOW: u64 = 10_000_000_000;
+        let all = [&self.cpu, &self.cpu_wall, &self.cpu_tasks];
+        for (counter, more) in all.into_iter().zip([cpu, wall, tasks]) {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
+        if self.cpu_wall.load(Ordering::Relaxed) > WINDOW && self.cpu_tasks.load(Ordering::Relaxed) > 1 {
+            for counter in all {
+                counter.store(counter.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many workers keep the cores busy: (wait + processor time) / processor time x cores. `None` before
+    /// the first task has been measured.
+    pub fn recommended_workers(&self, cores: usize) -> Option<usize> {
+        let cpu = self.cpu.load(Ordering::Relaxed);
+        let wall = self.cpu_wall.load(Ordering::Relaxed).max(cpu);
+        if self.cpu_tasks.load(Ordering::Relaxed) == 0 || cpu == 0 {
+            return None;
+        }
+        let wanted = wall as f64 / cpu as f64 * cores as f64;
+        Some((wanted.round() as usize).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_within_an_eighth() {
+        let histogram = Histogram::default();
+        for value in 1..=10_000u64 {
+            histogram.add(value * 1_000);
+        }
+        for (share, truth) in [(0.5, 5_000_000.0), (0.99, 9_900_000.0), (1.0, 10_000_000.0)] {
+            let found = histogram.percentile(share).unwrap().as_nanos() as f64;
+            assert!((found / truth - 1.0).abs() <= 0.125, "{share}: {found} for {truth}");
+        }
+        assert_eq!(Histogram::default().percentile(0.5), None);
+    }
+
+    #[test]
+    fn no_duration_is_out_of_range() {
+        let histogram = Histogram::default();
+        for value in [0, 1, 3, 4, 5, u64::MAX] {
+            histogram.add(value);
+        }
+        assert!(histogram.percentile(1.0).is_some());
+    }
+
+    #[test]
+    fn waiting_tasks_want_more_workers() {
+        let stats = Stats::default();
+        assert_eq!(stats.recommended_workers(4), None);
+        stats.cpu.store(10, Ordering::Relaxed);
+        stats.cpu_wall.store(100, Ordering::Relaxed);
+        stats.cpu_tasks.store(1, Ordering::Relaxed);
+        assert_eq!(stats.recommended_workers(4), Some(40));
+    }
+}
