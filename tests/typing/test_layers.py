@@ -162,7 +162,7 @@ ALLOWED = {
     "cancel": {"_raddle"},
     "concurrent/__init__": set(),
     "concurrent/futures/__init__": {"concurrent"},
-    "concurrent/futures/_base": {"_raddle", "cancel"},
+    "concurrent/futures/_base": {"_raddle", "cancel", "concurrent"},
     "concurrent/futures/_progress": set(),
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
