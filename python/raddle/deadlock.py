@@ -427,6 +427,12 @@ def _advice(parties: list[Party]) -> str:
 
 def _advice_for_tasks(parties: list[Party]) -> str:
     waited_for = [party.waits_for for party in parties if party.kind == "Future.result"]
+    pools = {party.thread_name.rpartition("_")[0] for party in parties}
+    if len(pools) > 1 and len(waited_for) == len(parties):
+        return (
+            "let the tasks of one pool wait for the other's, and not the other way round too,"
+            " or give the pools more workers."
+        )
     if any(not getattr(future, "running", bool)() for future in waited_for):
         return (
             "let tasks of a pool wait for tasks of another pool only, give the pool more workers,"

@@ -12,7 +12,7 @@ use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs}
 use crate::pool::current_task;
 use crate::reference::Place;
 use crate::types::Slot;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::PyAnyMethods;
 use pyo3::{Bound, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop, now};
@@ -221,8 +221,7 @@ pub(crate) fn check(py: Python<'_>) -> PyResult<()> {
 
 /// Sleeps; a task that is to stop is raised in.
 pub(crate) fn sleep(py: Python<'_>, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
-    let Patience::Until(deadline) = patience(Some(seconds))? else { return check(py) };
-    args::check(deadline)?;
+    let Patience::Until(deadline) = duration(seconds)? else { return check(py) };
     let event = Event::new();
     let host = PyHost::new();
     let result = host.detached(|| {
@@ -281,13 +280,25 @@ unsafe extern "C" fn py_remaining(object: *mut ffi::PyObject, _: *mut c_void) ->
 /// The deadline that a time-out in seconds means, from now.
 pub(crate) fn deadline_of(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
     let Some(timeout) = timeout.filter(|timeout| !timeout.is_none()) else { return Ok(u64::MAX) };
-    match patience(Some(timeout))? {
+    match duration(timeout)? {
         Patience::None => Ok(now()),
-        Patience::Until(deadline) => {
-            args::check(deadline)?;
-            Ok(deadline.nanoseconds())
-        }
+        Patience::Until(deadline) => Ok(deadline.nanoseconds()),
     }
+}
+
+/// A number of seconds that has to be one.
+fn duration(seconds: &Bound<'_, PyAny>) -> PyResult<Patience> {
+    if seconds.is_none() {
+        return Err(PyTypeError::new_err("'NoneType' object cannot be interpreted as a number of seconds"));
+    }
+    if seconds.extract::<f64>()?.is_nan() {
+        return Err(PyValueError::new_err("Invalid value NaN (not a number)"));
+    }
+    let patience = patience(Some(seconds))?;
+    if let Patience::Until(deadline) = patience {
+        args::check(deadline)?;
+    }
+    Ok(patience)
 }
 
 impl Native for PyToken {

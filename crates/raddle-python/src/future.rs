@@ -6,7 +6,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
-use crate::error::{entry, fetch};
+use crate::error::{entry, fetch, into_value};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
@@ -335,7 +335,7 @@ fn invoke(
     match in_context(py, context, || gil::call(function, &[&me])) {
         Ok(_) => Ok(()),
         Err(error) if error.is_instance_of::<PyException>(py) => {
-            gil::call(names()?.callback_failed.bind(py), &[&me, error.into_value(py).bind(py)])?;
+            gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)])?;
             Ok(())
         }
         Err(error) => Err(error),

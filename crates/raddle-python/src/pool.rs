@@ -6,7 +6,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
-use crate::error::{entry, fetch};
+use crate::error::{discard, entry, fetch, into_value};
 use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
@@ -240,6 +240,7 @@ impl Pool {
             // Another worker will come to it.
             Err(error) => {
                 if self.tasks.start_failed() && error.is_instance_of::<PyRuntimeError>(py) {
+                    discard(py, error);
                     return Ok(());
                 }
                 Err(error)
@@ -332,11 +333,12 @@ fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<B
         }
         Err(error) if !future.token.is_empty() && cancel::is_answer(py, &error) => {
             pool.stats.failed.fetch_add(1, Ordering::Relaxed);
+            discard(py, error);
             future::give_up(py, future)?;
         }
         Err(error) => {
             pool.stats.failed.fetch_add(1, Ordering::Relaxed);
-            future::finish(py, future, error.into_value(py).into_bound(py).into_any(), true)?;
+            future::finish(py, future, into_value(py, error), true)?;
         }
     }
     Ok(())
@@ -416,7 +418,7 @@ impl Pool {
     ///
     /// What a task waits for is seen only from outside: waiting for the interpreter looks like waiting for the world.
     /// But while the workers together use all the processor time there is for them, more of them are no help. Then
-    /// there are to be half as many, until that is no longer so and the formula has something to go by.
+    /// there are to be fewer, until that is no longer so and the formula has something to go by.
     fn adapt(&self, cpu: u64) {
         let used = self.used.fetch_add(cpu, Ordering::Relaxed) + cpu;
         let (time, since) = (now(), self.window.load(Ordering::Relaxed));
@@ -434,7 +436,11 @@ impl Pool {
             return;
         }
         let now_most = self.most.load(Ordering::Relaxed);
-        let wanted = if full { Some(now_most / 2) } else { self.stats.recommended_workers(cores()) };
+        // Not more than twice as many at a time, and a fifth less: what is measured follows with a delay.
+        let wanted = match self.stats.recommended_workers(cores()) {
+            _ if full => Some(now_most - now_most.div_ceil(5)),
+            wanted => wanted.map(|wanted| wanted.min(2 * now_most)),
+        };
         if let Some(wanted) = wanted {
             let wanted = wanted.clamp(self.auto_least.load(Ordering::Relaxed), most);
             if wanted != now_most {

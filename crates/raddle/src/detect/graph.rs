@@ -124,7 +124,7 @@ pub fn find_all() -> Vec<Deadlock> {
 /// anybody may put an item; one with a full queue in it is.
 fn is_deadlock(kinds: &[Kind]) -> bool {
     if kinds.len() == 1 {
-        return matches!(kinds[0], Kind::RLock | Kind::Join | Kind::Future);
+        return matches!(kinds[0], Kind::RLock | Kind::Join | Kind::Future | Kind::Submit);
     }
     !kinds.contains(&Kind::QueueGet) || kinds.contains(&Kind::QueuePut)
 }

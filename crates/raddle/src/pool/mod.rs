@@ -238,15 +238,22 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().wants_worker()
     }
 
-    /// A sleeper got tired of waiting. True: it has been counted out and leaves. False: it has been woken.
+    /// A sleeper got tired of waiting. True: it has been counted out and leaves. False: it has been woken, or is
+    /// now, because a task counts on it.
     pub fn give_up(&self, seat: &Arc<Seat>) -> bool {
         let mut inner = self.inner.lock();
         let Some(at) = inner.asleep.iter().position(|other| Arc::ptr_eq(other, seat)) else { return false };
-        let seat = inner.asleep.remove(at);
-        inner.workers -= 1;
+        let ours = inner.asleep.remove(at);
+        let leaves = inner.pending() <= inner.awake + inner.asleep.len();
+        if leaves {
+            inner.workers -= 1;
+        } else {
+            inner.awake += 1;
+            seat.word.store(1, Ordering::Relaxed);
+        }
         drop(inner);
-        drop(seat);
-        true
+        drop(ours);
+        leaves
     }
 
     /// A task in the line has been claimed or cancelled where it stands, and waits no more. When such tasks are
