@@ -552,7 +552,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
     Ok(())
 }
 
-fn full(py: Python<'_>, executor: &Bound<'_, PyAny>) -> PyErr {
+fn full(executor: &Bound<'_, PyAny>) -> PyErr {
     gil::method(executor, "_full", &[]).map_or_else(|error| error, PyErr::from_value)
 }
 
