@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
 import inspect
 import itertools
@@ -16,7 +17,17 @@ import weakref
 
 import pytest
 
-from tools import Crew, Stopwatch, check_child, check_signature, outcome, wait_until, wait_until_blocked
+from tools import (
+    Crew,
+    Stopwatch,
+    assert_matches,
+    check_child,
+    check_signature,
+    outcome,
+    run_child,
+    wait_until,
+    wait_until_blocked,
+)
 
 
 class Odd(BaseException):
@@ -395,8 +406,6 @@ class TestInitializer:
         assert len(started) == len(set(started)) == 3
 
     def test_sets_a_context_variable(self, make):
-        import contextvars
-
         variable = contextvars.ContextVar("variable", default="default")
         pool = make(1, initializer=variable.set, initargs=("set",))
         assert [pool.submit(variable.get).result(20) for _ in range(3)] == ["set"] * 3
@@ -771,7 +780,7 @@ class TestShutdown:
         waiting = [pool.submit(int) for _ in range(10)]
         pool.shutdown(wait=False, cancel_futures=True)
         assert all(future.cancelled() for future in waiting)
-        assert pool._work_queue.qsize() == 0
+        assert pool._work_queue.qsize() <= 1  # The standard library wakes a worker with a None.
         gate.set()
         assert running.result(20) is True
 
@@ -927,10 +936,9 @@ class TestInside:
         occupied(pool, gate)
         futures = [pool.submit(int) for _ in range(3)]
         assert (pool._work_queue.qsize(), pool._work_queue.empty()) == (3, False)
-        futures[0].cancel()
         gate.set()
-        pool.shutdown()
-        assert pool._work_queue.empty() or not pool._threads
+        futures[-1].result(20)
+        assert pool._work_queue.empty()
 
     def test_work_items_taken_by_hand(self, impl, make, gate):
         pool, ran = make(1), []
@@ -1100,8 +1108,6 @@ class TestAsyncio:
         assert not any(thread.is_alive() for thread in pool._threads)
 
     def test_to_thread_takes_the_context(self, impl):
-        import contextvars
-
         variable = contextvars.ContextVar("variable")
 
         async def main():
@@ -1169,7 +1175,7 @@ class TestExit:
         assert out.split("\n") == ["main ends", *(f"task {n}" for n in range(5)), "atexit", ""]
 
     def test_submit_at_exit(self, impl):
-        check_child(
+        out = check_child(
             impl.pool_prelude
             + "import atexit\n"
             + "pool = futures.ThreadPoolExecutor(1)\n"
@@ -1178,23 +1184,34 @@ class TestExit:
             + "    try: pool.submit(int)\n"
             + "    except RuntimeError as error: print(error)\n"
             + "atexit.register(late)",
-            out="cannot schedule new futures after interpreter shutdown\n",
         )
+        assert_matches("^cannot schedule new futures after (interpreter )?shutdown\n$", out)
 
     def test_submit_by_a_task_at_exit(self, impl):
-        check_child(
+        out = check_child(
             impl.pool_prelude
-            + "import threading\n"
+            + "import time\n"
             + "pool = futures.ThreadPoolExecutor(1)\n"
-            + "main = threading.main_thread()\n"
             + "def late():\n"
-            + "    main.join()\n"
             + "    while True:\n"
+            + "        time.sleep(0.001)\n"
             + "        try: pool.submit(int)\n"
             + "        except RuntimeError as error: return print(error)\n"
             + "pool.submit(late)",
-            out="cannot schedule new futures after interpreter shutdown\n",
         )
+        assert_matches("^cannot schedule new futures after (interpreter )?shutdown\n$", out)
+
+    def test_first_submit_at_exit(self, impl):
+        out = check_child(
+            impl.pool_prelude
+            + "import atexit\n"
+            + "pool = futures.ThreadPoolExecutor(1)\n"
+            + "def late():\n"
+            + "    try: pool.submit(int)\n"
+            + "    except RuntimeError as error: print(error)\n"
+            + "atexit.register(late)",
+        )
+        assert out == "cannot schedule new futures after interpreter shutdown\n"
 
     def test_workers_that_sleep(self, impl):
         check_child(
@@ -1206,8 +1223,6 @@ class TestExit:
         )
 
     def test_exit_code(self, impl):
-        from tools import run_child
-
         done = run_child(
             impl.pool_prelude
             + "pool = futures.ThreadPoolExecutor(3)\n"
