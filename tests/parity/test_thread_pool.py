@@ -369,6 +369,19 @@ class TestWorkers:
         occupied(pool, gate, 7)
         assert len(pool._threads) == 7
 
+    @pytest.mark.parametrize("warm", [0, 1, 2, 5])
+    def test_a_burst_gets_all_of_them(self, make, warm):
+        """Tasks that wait for each other: there must be as many workers as there may be."""
+        for _ in range(5):
+            pool = make(8)
+            for _ in range(warm):
+                pool.submit(int)
+            if warm:
+                pool.submit(int).result(20)
+            barrier = threading.Barrier(8)
+            futures = [pool.submit(barrier.wait, 5) for _ in range(8)]
+            assert sorted(future.result(20) for future in futures) == list(range(8))
+
     def test_thread_locals_stay(self, make):
         pool, local = make(1), threading.local()
 
