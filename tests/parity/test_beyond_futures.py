@@ -1,7 +1,9 @@
 """Pools and futures beyond the standard library's: bounded, nested, with context, statistics, and no lost errors."""
 
+import asyncio
 import contextvars
 import gc
+import inspect
 import itertools
 import logging
 import sys
@@ -540,8 +542,6 @@ def lost(caplog):
 
 
 def line_of(function, text):
-    import inspect
-
     lines, first = inspect.getsourcelines(function)
     return first + next(number for number, line in enumerate(lines) if text in line)
 
@@ -624,8 +624,6 @@ class TestLostExceptions:
         assert sorted(str(record.exc_info[1]) for record in lost()) == ["one", "two"]
 
     def test_asyncio_looks(self, make, lost):
-        import asyncio
-
         pool = make(1)
 
         async def main():
@@ -994,15 +992,19 @@ class TestShutdown:
         assert waits.results == [set()]
         assert iterates.results == [set(waiting)]
 
-    def test_again_by_a_callback_of_what_it_cancels(self, make, gate):
+    def test_again_by_a_callback_of_what_it_cancels(self, raddle):
         """Callbacks run without any lock of the pool."""
-        pool = make(1)
-        occupied(pool, gate)
-        waiting = pool.submit(int)
-        waiting.add_done_callback(lambda _: pool.shutdown(wait=False))
-        with Crew(lambda: pool.shutdown(wait=False, cancel_futures=True)):
-            pass
-        assert waiting.cancelled()
+        check_child(
+            raddle.pool_prelude
+            + "gate, pool = threading.Event(), futures.ThreadPoolExecutor(1)\n"
+            + "pool.submit(gate.wait)\n"
+            + "pool.submit(int).add_done_callback(lambda _: pool.shutdown(wait=False))\n"
+            + "pool.shutdown(wait=False, cancel_futures=True)\n"
+            + "print('cancelled')\n"
+            + "gate.set()",
+            out="cancelled\n",
+            timeout=10,
+        )
 
     def test_waiting_worker_is_blocked(self, make):
         pool = make(1)
