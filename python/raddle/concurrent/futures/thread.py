@@ -23,7 +23,7 @@ __all__ = ["BrokenThreadPool", "PoolStats", "ThreadPoolExecutor"]
 _T = TypeVar("_T")
 
 # A finalizer or a signal handler that runs while a worker is started may start one of another pool.
-_std._global_shutdown_lock = RLock()
+_std._global_shutdown_lock = RLock()  # type: ignore[assignment]
 
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
@@ -419,7 +419,7 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
 
 
 def _after_fork_in_child() -> None:
-    _std._global_shutdown_lock._at_fork_reinit()
+    _std._global_shutdown_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for crew in list(_crews):
         crew.threads.clear()
         crew.starting._at_fork_reinit()
