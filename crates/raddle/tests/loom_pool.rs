@@ -10,7 +10,7 @@ use raddle::park::{Alone, Host, Stop};
 use raddle::pool::{Added, Next, Rejected, Seat, Task, Tasks};
 use raddle::sync::{Event, Semaphore};
 use raddle::trace::Kind;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// What is done in a task.
 type Action = Box<dyn Fn() + Send + Sync>;
@@ -26,6 +26,10 @@ struct Ticket(Arc<Job>);
 impl Task for Ticket {
     fn claim(&self) -> bool {
         !self.0.claimed.swap(true, AcqRel)
+    }
+
+    fn waits(&self) -> bool {
+        !self.0.claimed.load(Acquire)
     }
 }
 
@@ -257,7 +261,7 @@ fn a_withdrawn_task_makes_room_and_counts_once() {
         });
         let withdrawn = first.claim();
         if withdrawn {
-            line.withdrawn();
+            assert!(line.withdrawn().is_empty());
         }
         waiting.join().unwrap();
         let mut taken = taker.join().unwrap() + usize::from(withdrawn);
