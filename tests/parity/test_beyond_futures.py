@@ -71,7 +71,9 @@ class TestBounded:
             make(1, max_pending=limit)
 
     def test_wrong_policy(self, make):
-        with pytest.raises(ValueError, match="on_full must be 'block', 'raise', 'caller_runs' or 'drop_oldest'"):
+        with pytest.raises(
+            ValueError, match="on_full must be 'block', 'raise', 'caller_runs' or 'drop_oldest'"
+        ):
             make(1, max_pending=1, on_full="wait")
 
     def test_no_limit(self, make, gate):
@@ -115,7 +117,10 @@ class TestBounded:
         pool = make(1, max_pending=1, submit_timeout=0.05)
         occupied(pool, gate)
         pool.submit(int)
-        with Stopwatch() as watch, pytest.raises(raddle.queue.Full, match="1 tasks wait for a worker already"):
+        with (
+            Stopwatch() as watch,
+            pytest.raises(raddle.queue.Full, match="1 tasks wait for a worker already"),
+        ):
             pool.submit(int)
         assert 0.05 <= watch.seconds < 5
         assert pool.stats().submitted == 2
@@ -334,7 +339,10 @@ class TestContext:
     def test_follows_map(self, make, context):
         pool = make(2)
         assert context("mine", lambda: list(pool.map(lambda _: VARIABLE.get(), range(5)))) == ["mine"] * 5
-        assert context("mine", lambda: list(pool.map(lambda _: VARIABLE.get(), range(5), buffersize=2))) == ["mine"] * 5
+        assert (
+            context("mine", lambda: list(pool.map(lambda _: VARIABLE.get(), range(5), buffersize=2)))
+            == ["mine"] * 5
+        )
 
     def test_follows_options(self, make, context):
         pool = make(1)
@@ -533,9 +541,7 @@ def lost(caplog):
     """The messages about exceptions that nobody looked at."""
 
     def messages():
-        return [
-            record for record in caplog.records if "was never looked at" in record.getMessage()
-        ]
+        return [record for record in caplog.records if "was never looked at" in record.getMessage()]
 
     with caplog.at_level(logging.ERROR, "concurrent.futures"):
         yield messages
@@ -696,7 +702,15 @@ kept = pool.submit(bad)
 """
 
     @pytest.mark.parametrize(
-        "more", ["", "pool.shutdown()", "kept = None", "kept.me = kept", "del kept, pool", "import raddle.cancel; sys.exit()"]
+        "more",
+        [
+            "",
+            "pool.shutdown()",
+            "kept = None",
+            "kept.me = kept",
+            "del kept, pool",
+            "import raddle.cancel; sys.exit()",
+        ],
     )
     def test_at_exit(self, raddle, more):
         done = run_child(raddle.pool_prelude + self.ALIVE.format(more=more))
@@ -943,7 +957,10 @@ class TestProgress:
         assert list(raddle.futures.as_completed([], progress=progress)) == []
 
     def test_library_that_is_not_known(self, raddle, make):
-        for call in (lambda: make(1).map(int, "1", progress="bar"), lambda: raddle.futures.as_completed([], progress="bar")):
+        for call in (
+            lambda: make(1).map(int, "1", progress="bar"),
+            lambda: raddle.futures.as_completed([], progress="bar"),
+        ):
             with pytest.raises(ValueError, match="progress must be"):
                 list(call())
         with pytest.raises(TypeError, match="progress must be"):

@@ -197,7 +197,9 @@ class TestStates:
         future.add_done_callback(fn=seen.append)
         assert seen == [future]
 
-    @pytest.mark.parametrize("call", ["set_result()", "cancel(1)", "result(1, 2)", "done(1)", "add_done_callback()"])
+    @pytest.mark.parametrize(
+        "call", ["set_result()", "cancel(1)", "result(1, 2)", "done(1)", "add_done_callback()"]
+    )
     def test_wrong_arguments(self, future, call):
         with pytest.raises(TypeError):
             eval(f"future.{call}")

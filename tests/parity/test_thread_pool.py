@@ -303,6 +303,25 @@ class TestSubmit:
         del future
         wait_until(lambda: reference() is None, "the result is gone")
 
+    def test_exceptions_go_with_their_futures(self, make):
+        """And with them their tracebacks, and what the frames had."""
+
+        class Thing:
+            pass
+
+        def task(thing):
+            raise OSError(thing)
+
+        pool, references = make(1), []
+        for _ in range(10):
+            thing = Thing()
+            future = pool.submit(task, thing)
+            references += [weakref.ref(thing), weakref.ref(future), weakref.ref(future.exception(20))]
+        del thing, future
+        pool.shutdown()
+        gc.collect()
+        assert [reference for reference in references if reference() is not None] == []
+
     def test_argument_of_a_cancelled_task_goes_with_its_future(self, make, gate):
         class Thing:
             pass
@@ -438,7 +457,9 @@ class TestInitializer:
             with pytest.raises(impl.futures.BrokenExecutor) as caught:
                 future.result(20)
             assert type(caught.value) is concurrent.futures.thread.BrokenThreadPool
-        wait_until(lambda: outcome(lambda: pool.submit(int)) == ("raised", "BrokenThreadPool"), "it is broken")
+        wait_until(
+            lambda: outcome(lambda: pool.submit(int)) == ("raised", "BrokenThreadPool"), "it is broken"
+        )
         with pytest.raises(concurrent.futures.thread.BrokenThreadPool, match="initializer failed"):
             pool.submit(int)
         assert pool._broken
@@ -691,7 +712,9 @@ class TestMapWithBuffersize:
     def test_empty(self, make):
         assert list(make(1).map(int, [], buffersize=2)) == []
 
-    @pytest.mark.parametrize("size, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)])
+    @pytest.mark.parametrize(
+        "size, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)]
+    )
     def test_wrong_size(self, make, size, error):
         with pytest.raises(error, match="buffersize must be"):
             make(1).map(int, "1", buffersize=size)

@@ -234,7 +234,10 @@ class TestAsCompleted:
         futures = [finished(make()), make(), make()]
         iterator = impl.futures.as_completed(futures, 0.05)
         assert next(iterator) is futures[0]
-        with Stopwatch() as watch, pytest.raises(impl.futures.TimeoutError, match=r"^2 \(of 3\) futures unfinished$"):
+        with (
+            Stopwatch() as watch,
+            pytest.raises(impl.futures.TimeoutError, match=r"^2 \(of 3\) futures unfinished$"),
+        ):
             next(iterator)
         assert watch.seconds < 10
         with pytest.raises(StopIteration):

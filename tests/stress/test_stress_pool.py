@@ -1,9 +1,8 @@
-"""Thread pools made and dropped, forked, interrupted and left at exit, with work in line; random schedules on a model."""
+"""Thread pools made and dropped, forked, interrupted and left at exit with work in line; random schedules on a model."""
 
 import concurrent.futures
 import contextlib
 import gc
-import signal
 import sys
 import threading
 import time
@@ -190,8 +189,9 @@ def handler(*args):
     if len(submitted) % 5 == 0:
         fresh.append(futures.ThreadPoolExecutor(1))
         submitted.append(fresh[-1].submit(int, 1))
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
 end = time.monotonic() + float(sys.argv[1])
 while time.monotonic() < end:
     mine = [pool.submit(int, 1) for _ in range(20)]
@@ -199,8 +199,8 @@ while time.monotonic() < end:
     assert sum(pool.map(int, "1" * 20)) == 20
     with futures.ThreadPoolExecutor(3) as short:
         assert short.submit(int, 1).result() == 1
-    assert sum(future.result() for future in futures.as_completed([short.submit(int, 1)] if 0 else mine)) == 20
-signal.setitimer(signal.ITIMER_REAL, 0)
+    assert sum(future.result() for future in futures.as_completed(mine)) == 20
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
 print(sum(future.result(20) for future in submitted) == len(submitted) > 0)
 """,
             min(1.5 * scaled(100) / 100, 60),
@@ -227,7 +227,10 @@ print(sum(future.result(20) for future in submitted) == len(submitted) > 0)
             return refused
 
         numbers = iter(range(6))
-        with Crew(lambda: submit(next(numbers)), 6), Crew(lambda: [patient.submit(int) for _ in range(count)], 3):
+        with (
+            Crew(lambda: submit(next(numbers)), 6),
+            Crew(lambda: [patient.submit(int) for _ in range(count)], 3),
+        ):
             pass
         stats = pool.stats()
         pool.shutdown()
@@ -427,7 +430,8 @@ future.set_result(2)
 
 SETUP = """
 import os, signal, sys, time
-pool, gate = futures.ThreadPoolExecutor(2), threading.Event()
+import threading as std
+pool, gate = futures.ThreadPoolExecutor(2), std.Event()
 running = [pool.submit(gate.wait) for _ in range(2)]
 in_line = pool.submit(int, 5)
 plain = futures.Future()
@@ -436,20 +440,22 @@ if hasattr(pool, "options"):
     full.submit(gate.wait)
     while full.stats().running < 1: time.sleep(0.001)
     full.submit(int)
-results = iter(())
+def forgotten(*each):
+    # The standard library leaves its waiters behind.
+    return not hasattr(pool, "options") or all(future._waiters == [] for future in each)
 """
 
 #: The wait, and what must hold after it was interrupted.
 WAITS = {
-    "result": ("in_line.result()", "not in_line.done() and in_line._waiters == []"),
+    "result": ("in_line.result()", "not in_line.done() and forgotten(in_line)"),
     "result timed": ("in_line.result(1000)", "not in_line.done()"),
     "result of a plain future": ("plain.result()", "not plain.done()"),
     "exception": ("in_line.exception()", "not in_line.done()"),
-    "wait": ("futures.wait([in_line, plain])", "in_line._waiters == plain._waiters == []"),
-    "wait timed": ("futures.wait([in_line, plain], 1000)", "in_line._waiters == plain._waiters == []"),
+    "wait": ("futures.wait([in_line, plain])", "forgotten(in_line, plain)"),
+    "wait timed": ("futures.wait([in_line, plain], 1000)", "forgotten(in_line, plain)"),
     "wait for the first": (
         "futures.wait([in_line], return_when=futures.FIRST_COMPLETED)",
-        "in_line._waiters == []",
+        "forgotten(in_line)",
     ),
     "as_completed": ("list(futures.as_completed([in_line, plain]))", "not in_line.done()"),
     "as_completed timed": ("list(futures.as_completed([in_line], 1000))", "not in_line.done()"),
@@ -563,13 +569,12 @@ WORK = [
     "unread = pool.map(int, '123')",
     "half = pool.map(time.sleep, [0, 0.001, 0.001]); next(half)",
     "done = futures.as_completed([pool.submit(int) for _ in range(3)]); next(done)",
-    "other = futures.ThreadPoolExecutor(1); other.submit(pool.submit, int)",
     "futures.ThreadPoolExecutor(2).submit(time.sleep, 0.001)",
     "daemon(lambda: submit_for_ever())",
     "daemon(lambda: futures.Future().result())",
     "daemon(lambda: futures.wait([futures.Future()]))",
     "daemon(lambda: list(futures.as_completed([futures.Future()])))",
-    "daemon(lambda: [pool.submit(time.sleep, 0).result() for _ in range(10**6)])",
+    "daemon(lambda: outcome(lambda: [pool.submit(time.sleep, 0).result() for _ in range(10**6)]))",
     "pool.submit(int).add_done_callback(lambda future: pool.submit(int))",
     "import atexit; atexit.register(lambda: outcome(lambda: pool.submit(int)))",
     "pool.me = pool",
@@ -615,7 +620,9 @@ class TestExit:
         end, code, last = rng.choice(ENDS)
         pause = rng.choice(["", "time.sleep(0.001)", "time.sleep(0.01)"])
         if end == "del pool":
-            work = [each for each in work if "daemon" not in each and "atexit" not in each and "other" not in each]
+            work = [
+                each for each in work if "daemon" not in each and "atexit" not in each and "other" not in each
+            ]
         if "shutdown" in end or any("shutdown" in each for each in work):
             work = ["pool.submit(int)", "pool.submit(time.sleep, 0.001)"]
         program = "\n".join([impl.pool_prelude + EXIT, *work, pause, "print('main ends')", end])

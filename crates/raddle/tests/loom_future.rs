@@ -65,26 +65,39 @@ fn one_of_two_writes_the_value_and_who_sees_the_end_sees_it() {
     });
 }
 
-/// *Seeded*: the wake in `go` left out, for one only, or skipped where the stage is `Notified`; `SeqCst` of its
-/// exchange weakened to `Release`; the sleeper counted after its sleep in `Parking::park`.
+/// *Seeded*: the wake in `go` for one only; `SeqCst` of its exchange weakened to `Release`; the sleeper counted after its
+/// sleep in `Parking::park`.
+#[test]
+fn the_end_wakes_all_waiters() {
+    check(2, || {
+        let future = Arc::new(Future::new());
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let future = Arc::clone(&future);
+                spawn(move || wait(&future, &Alone).unwrap())
+            })
+            .collect();
+        future.claim(false).unwrap();
+        assert_eq!(future.settle(Stage::Finished, false), Ok(false));
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// *Seeded*: the wake in `go` left out, or skipped where the end is `Notified`.
 #[test]
 fn no_waiter_is_left_asleep_whatever_else_happens_to_the_word() {
     for end in [Stage::Finished, Stage::Notified] {
-        check(2, move || {
+        check(3, move || {
             let future = Arc::new(Future::new());
-            let waiters: Vec<_> = (0..2)
-                .map(|_| {
-                    let future = Arc::clone(&future);
-                    spawn(move || wait(&future, &Alone).unwrap())
-                })
-                .collect();
+            let waiter = Arc::clone(&future);
+            let waiter = spawn(move || wait(&waiter, &Alone).unwrap());
             future.begin().unwrap();
             future.listen(1, Stage::is_done).unwrap();
             future.claim(false).unwrap();
             assert_eq!(future.settle(end, false), Ok(true));
-            for waiter in waiters {
-                waiter.join().unwrap();
-            }
+            waiter.join().unwrap();
         });
     }
 }
