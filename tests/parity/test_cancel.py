@@ -179,7 +179,7 @@ class TestToken:
         assert tokens[-1].cancelled
 
     def test_wrong_parent(self):
-        with pytest.raises(TypeError, match="raddle.cancel.Token"):
+        with pytest.raises(TypeError, match=r"raddle\.cancel\.Token"):
             cancel.Token(parent=5)
 
     def test_is_released(self):
@@ -252,7 +252,7 @@ class TestBeforeItBegins:
         assert future._state == "CANCELLED"
 
     def test_wrong_token(self, make):
-        with pytest.raises(TypeError, match="token must be a raddle.cancel.Token"):
+        with pytest.raises(TypeError, match=r"token must be a raddle\.cancel\.Token"):
             make(1).options(token=5)
 
     def test_options_without_any(self, make):

@@ -105,7 +105,7 @@ class TestStates:
     @pytest.mark.parametrize("state", ["RUNNING", "CANCELLED_AND_NOTIFIED", "FINISHED"])
     def test_begun_twice(self, future, state, caplog):
         STATES[state](future)
-        with pytest.raises(RuntimeError, match="^Future in unexpected state$"):
+        with pytest.raises(RuntimeError, match=r"^Future in unexpected state$"):
             future.set_running_or_notify_cancel()
         [record] = caplog.records
         assert record.levelno == logging.CRITICAL

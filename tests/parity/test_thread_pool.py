@@ -800,7 +800,7 @@ class TestShutdown:
     def test_refuses_tasks(self, make, wait):
         pool = make(1)
         pool.shutdown(wait=wait)
-        with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
+        with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
             pool.submit(int)
 
     def test_twice(self, make):

@@ -1,4 +1,4 @@
-"""Thread pools made and dropped, forked, interrupted and left at exit with work in line; random schedules on a model."""
+"""Thread pools made and dropped, forked, interrupted, left at exit with work in line; random schedules on a model."""
 
 import concurrent.futures
 import contextlib
