@@ -139,7 +139,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(params=["stdlib", "raddle"])
 def impl(request):
-    """Both sides in turn: has the modules `threading`, `queue` and `sched` of one of them as attributes."""
+    """Both sides in turn: has the modules `threading`, `queue`, `sched` and `futures` of one of them as attributes."""
     return {"stdlib": tools.STDLIB, "raddle": tools.RADDLE}[request.param]
 
 

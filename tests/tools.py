@@ -53,6 +53,8 @@ class Implementation:
     def __getattr__(self, name):
         if name in ("threading", "queue", "sched"):
             return importlib.import_module(self._root + name)
+        if name == "futures":
+            return importlib.import_module(self._root + "concurrent.futures")
         raise AttributeError(name)
 
     @property
@@ -64,6 +66,11 @@ class Implementation:
         """The first line of a child program."""
         source = "from raddle " if self.is_raddle else ""
         return f"{source}import threading, queue, sched\n"
+
+    @property
+    def pool_prelude(self):
+        """The same for a program that uses pools."""
+        return f"{self.prelude}from {self._root}concurrent import futures\n"
 
 
 STDLIB = Implementation("stdlib")

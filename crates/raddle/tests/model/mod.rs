@@ -7,7 +7,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 use raddle::park::{Deadline, Host, Parking, Stop};
-use raddle::trace::{Kind, Resource};
+use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use loom::sync::Arc;
@@ -74,4 +74,13 @@ pub fn ways_to_leave() -> impl Iterator<Item = (usize, Stop)> {
 /// A wait without limit.
 pub fn parking<'a>(kind: Kind, object: &'a dyn Resource, host: &'a dyn Host) -> Parking<'a> {
     Parking::new(kind, object, 0, Deadline::NEVER, host)
+}
+
+/// What is waited for, where the host brings the object that the wait is told for.
+pub struct Nobody;
+
+impl Resource for Nobody {
+    fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
 }

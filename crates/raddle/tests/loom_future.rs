@@ -1,0 +1,244 @@
+//! The life of a future: it ends once, whoever waits hears of it, and whoever listens is told once.
+#![cfg(raddle_loom)]
+
+mod model;
+
+use loom::sync::Mutex;
+use loom::sync::atomic::AtomicUsize;
+use model::{Arc, Cell, Leaves, Nobody, check, parking, spawn, ways_to_leave};
+use raddle::future::{Completion, Refused, Stage};
+use raddle::park::{Alone, Host, Stop};
+use raddle::trace::Kind;
+use std::sync::atomic::Ordering::Relaxed;
+
+type Future = Completion<usize>;
+
+fn wait(future: &Future, host: &dyn Host) -> Result<(), Stop> {
+    future.wait_slow(&mut parking(Kind::Future, &Nobody, host))
+}
+
+/// *Seeded*: `go` with a load and a store; `claim` admitting a cancelled future; `cancel` admitting a running one.
+#[test]
+fn one_of_begin_and_cancel_and_one_of_claim_and_cancel_succeeds() {
+    check(3, || {
+        let future = Arc::new(Future::new());
+        let canceller = Arc::clone(&future);
+        let canceller = spawn(move || canceller.cancel(false).is_ok());
+        let ender = Arc::clone(&future);
+        let ender = spawn(move || {
+            let claimed = ender.claim(false).is_ok();
+            assert!(!claimed || ender.settle(Stage::Finished, false) == Ok(false));
+            claimed
+        });
+        let begun = future.begin().is_ok();
+        let (cancelled, claimed) = (canceller.join().unwrap(), ender.join().unwrap());
+        assert!(!(begun && cancelled));
+        assert!(cancelled != claimed);
+        assert_eq!(future.stage(), if cancelled { Stage::Cancelled } else { Stage::Finished });
+    });
+}
+
+/// *Seeded*: `claim` admitting a future that is being settled; the exchange of `go` weakened to `Relaxed`, or the
+/// loads of `stage` and `wait_slow` (a race for the cell); the refusal in `go` told from its first, relaxed look.
+#[test]
+fn one_of_two_writes_the_value_and_who_sees_the_end_sees_it() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), Cell::default()));
+        let end = |value: usize, shared: Arc<(Future, Cell)>| {
+            move || {
+                if shared.0.claim(false).is_ok() {
+                    shared.1.set(value);
+                    shared.0.settle(Stage::Finished, false).unwrap();
+                    return true;
+                }
+                if shared.0.claim(false) == Err(Refused::Stage(Stage::Finished)) {
+                    assert!(shared.1.get() > 0);
+                }
+                false
+            }
+        };
+        let enders = [spawn(end(1, Arc::clone(&shared))), spawn(end(2, Arc::clone(&shared)))];
+        wait(&shared.0, &Alone).unwrap();
+        let value = shared.1.get();
+        let won: Vec<_> = enders.into_iter().map(|ender| ender.join().unwrap()).collect();
+        assert_eq!(won, [value == 1, value == 2]);
+    });
+}
+
+/// *Seeded*: the wake in `go` for one only; `SeqCst` of its exchange weakened to `Release`; the sleeper counted after its
+/// sleep in `Parking::park`.
+#[test]
+fn the_end_wakes_all_waiters() {
+    check(2, || {
+        let future = Arc::new(Future::new());
+        let waiters: Vec<_> = (0..2)
+            .map(|_| {
+                let future = Arc::clone(&future);
+                spawn(move || wait(&future, &Alone).unwrap())
+            })
+            .collect();
+        future.claim(false).unwrap();
+        assert_eq!(future.settle(Stage::Finished, false), Ok(false));
+        for waiter in waiters {
+            waiter.join().unwrap();
+        }
+    });
+}
+
+/// *Seeded*: the wake in `go` left out, or skipped where the end is `Notified`.
+#[test]
+fn no_waiter_is_left_asleep_whatever_else_happens_to_the_word() {
+    for end in [Stage::Finished, Stage::Notified] {
+        check(3, move || {
+            let future = Arc::new(Future::new());
+            let waiter = Arc::clone(&future);
+            let waiter = spawn(move || wait(&waiter, &Alone).unwrap());
+            future.begin().unwrap();
+            future.listen(1, Stage::is_done).unwrap();
+            future.claim(false).unwrap();
+            assert_eq!(future.settle(end, false), Ok(true));
+            waiter.join().unwrap();
+        });
+    }
+}
+
+/// *Seeded*: `cancel` waking nobody (`is_done` beginning at `Notified`).
+#[test]
+fn a_cancelled_future_wakes_who_waits() {
+    check(3, || {
+        let future = Arc::new(Future::new());
+        let waiter = Arc::clone(&future);
+        let waiter = spawn(move || wait(&waiter, &Alone).unwrap());
+        let worker = Arc::clone(&future);
+        let worker = spawn(move || worker.begin().is_ok());
+        let cancelled = future.cancel(false).is_ok();
+        let begun = worker.join().unwrap();
+        assert!(cancelled != begun);
+        if begun {
+            future.claim(false).unwrap();
+            future.settle(Stage::Finished, false).unwrap();
+        } else {
+            assert_eq!(future.acknowledge(false), Ok(false));
+        }
+        waiter.join().unwrap();
+    });
+}
+
+/// *Seeded*: `LISTENED` set before the lock is taken, or after the look; the look left out; what `settle` returns read
+/// before its exchange.
+#[test]
+fn each_listener_is_told_once_by_the_end_or_refused() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), AtomicUsize::new(0)));
+        let listeners: Vec<_> = [1, 16]
+            .into_iter()
+            .map(|weight| {
+                let shared = Arc::clone(&shared);
+                spawn(move || {
+                    if let Err(mine) = shared.0.listen(weight, Stage::is_done) {
+                        shared.1.fetch_add(mine, Relaxed);
+                    }
+                })
+            })
+            .collect();
+        shared.0.claim(false).unwrap();
+        if shared.0.settle(Stage::Finished, false).unwrap() {
+            for listener in shared.0.take_listeners(|_| true) {
+                shared.1.fetch_add(listener, Relaxed);
+            }
+        }
+        for listener in listeners {
+            listener.join().unwrap();
+        }
+        assert_eq!(shared.1.load(Relaxed), 17);
+        assert!(shared.0.take_listeners(|_| true).is_empty());
+    });
+}
+
+/// Callbacks are called when a future is cancelled, collectors told when its executor knows.
+/// *Seeded*: `take_listeners` taking all, or dropping those not picked; `acknowledge` not telling of listeners.
+#[test]
+fn each_kind_of_listener_is_told_at_its_own_end() {
+    const CALLBACK: usize = 1;
+    const COLLECTOR: usize = 16;
+    check(3, || {
+        let shared = Arc::new((Future::new(), AtomicUsize::new(0)));
+        let listener = Arc::clone(&shared);
+        let listener = spawn(move || {
+            let over = |stage| matches!(stage, Stage::Notified | Stage::Finished);
+            if let Err(mine) = listener.0.listen(COLLECTOR, over) {
+                listener.1.fetch_add(mine, Relaxed);
+            }
+            if let Err(mine) = listener.0.listen(CALLBACK, Stage::is_done) {
+                listener.1.fetch_add(mine, Relaxed);
+            }
+        });
+        let tell = |kind| {
+            for each in shared.0.take_listeners(|each| *each == kind) {
+                assert_eq!(each, kind);
+                shared.1.fetch_add(each, Relaxed);
+            }
+        };
+        if shared.0.cancel(false).unwrap() {
+            tell(CALLBACK);
+        }
+        if shared.0.acknowledge(false).unwrap() {
+            tell(COLLECTOR);
+        }
+        listener.join().unwrap();
+        assert_eq!(shared.1.load(Relaxed), CALLBACK + COLLECTOR);
+    });
+}
+
+/// *Seeded*: `go` looking at `HELD` once, before its loop; `settle` not looking; `hold` with a load and a store.
+#[test]
+fn a_held_future_stands_still_under_the_lock_of_its_host() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), Mutex::new(())));
+        let ender = Arc::clone(&shared);
+        let ender = spawn(move || {
+            let mut guard = None;
+            if ender.0.claim(false) == Err(Refused::Held) {
+                guard = Some(ender.1.lock().unwrap());
+                ender.0.claim(true).unwrap();
+            }
+            if guard.is_none() && ender.0.settle(Stage::Finished, false) == Err(Refused::Held) {
+                guard = Some(ender.1.lock().unwrap());
+            }
+            if guard.is_some() {
+                ender.0.settle(Stage::Finished, true).unwrap();
+            }
+        });
+        {
+            let _guard = shared.1.lock().unwrap();
+            shared.0.hold();
+            let stage = shared.0.stage();
+            loom::thread::yield_now();
+            assert_eq!(shared.0.stage(), stage);
+        }
+        ender.join().unwrap();
+        assert_eq!(shared.0.stage(), Stage::Finished);
+    });
+}
+
+/// *Seeded*: a stop at the deadline not looking at the stage again; `sleepers` counted down twice.
+#[test]
+fn a_waiter_that_gives_up_disturbs_nobody() {
+    for (at, stop) in ways_to_leave() {
+        check(2, move || {
+            let future = Arc::new(Future::new());
+            let stays = Arc::clone(&future);
+            let stays = spawn(move || wait(&stays, &Alone).unwrap());
+            let leaves = Arc::clone(&future);
+            let leaves = spawn(move || wait(&leaves, &Leaves::at(at, stop)));
+            future.claim(false).unwrap();
+            future.settle(Stage::Finished, false).unwrap();
+            stays.join().unwrap();
+            let result = leaves.join().unwrap();
+            // Woken (an odd time), it was over: then the deadline is no reason any more.
+            if at % 2 == 1 && stop == Stop::TimedOut {
+                assert_eq!(result, Ok(()));
+            }
+        });
+    }
+}
