@@ -9,7 +9,8 @@ the best round, since other processes of the machine can only slow one down. All
 starts.
 
 Beside the curves: what the formula says, (waiting + computing) / computing x cores, as
-`pool.stats().recommended_workers` of a pool with one worker, and where a pool with `max_workers="auto"` ends up.
+`pool.stats().recommended_workers` of a pool with one worker, and where a pool ends up that chooses the number itself,
+with `max_workers=(1, 256)`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ TASKS = {0: (0.002, 0.0), 50: (0.002, 0.002), 90: (0.001, 0.009), 99: (0.0002, 0
 THREADS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PROCESSES = (1, 2, 4, 8, 16)
 
-#: Seconds of one sample, and of the run in which an "auto" pool finds its number.
-SAMPLE, AUTO = 0.4, 4.0
+#: Seconds of one sample, and of the run in which a pool finds its number; the least and most workers it may choose.
+SAMPLE, ADAPTING = 0.4, 4.0
+BOUNDS = (1, THREADS[-1])
 
 SERIES = {"raddle": "threads, raddle", "stdlib": "threads, stdlib", "processes": "processes, stdlib"}
 
@@ -52,8 +54,8 @@ class Result(NamedTuple):
     rates: dict[str, dict[int, float]]
     #: What a pool of one worker recommends.
     formula: int
-    #: The workers of an "auto" pool at the end, and its tasks a second.
-    auto: tuple[int, float]
+    #: The workers of a pool that chooses their number, in the end, and its tasks a second.
+    chosen: tuple[int, float]
 
 
 def loop(turns: int) -> None:
@@ -138,12 +140,12 @@ def measure(percent: int, rounds: int, quick: bool) -> Result:
         ]:
             future.result()
         formula = alone.stats().recommended_workers or 1
-    return Result(rates, formula, follow(turns, wait, 0.05 if quick else AUTO))
+    return Result(rates, formula, follow(turns, wait, 0.05 if quick else ADAPTING))
 
 
 def follow(turns: int, wait: float, seconds: float) -> tuple[int, float]:
-    """Keep an "auto" pool busy; its workers, and its tasks a second in the second half of the time."""
-    with ThreadPoolExecutor("auto", max_pending=1_000) as pool:
+    """Keep a pool busy that chooses its workers: how many in the end, and tasks a second in the second half."""
+    with ThreadPoolExecutor(BOUNDS, max_pending=1_000) as pool:
         begin = time.perf_counter()
         half, done = begin + seconds / 2, 0
         while time.perf_counter() < begin + seconds:
@@ -186,14 +188,15 @@ STYLE = """
   .paper { fill: #ffffff } .ink { fill: #1f2328 } .pale { fill: #59636e } .grid { stroke: #d1d9e0 }
   .raddle { stroke: #0969da; fill: #0969da } .stdlib { stroke: #bc4c00; fill: #bc4c00 }
   .processes { stroke: #1a7f37; fill: #1a7f37 } .formula { stroke: #8250df; fill: #8250df }
-  .line { fill: none; stroke-width: 2 } .stdlib.line { stroke-dasharray: 6 4 } .processes.line { stroke-dasharray: 2 3 }
-  .formula.line { stroke-dasharray: 8 3 2 3; stroke-width: 1.5 }
-  text { font: 12px system-ui, sans-serif } .title { font-size: 14px; font-weight: 600 } .note { stroke: none }
   @media (prefers-color-scheme: dark) {
     .paper { fill: #0d1117 } .ink { fill: #e6edf3 } .pale { fill: #9198a1 } .grid { stroke: #3d444d }
     .raddle { stroke: #58a6ff; fill: #58a6ff } .stdlib { stroke: #f0883e; fill: #f0883e }
     .processes { stroke: #3fb950; fill: #3fb950 } .formula { stroke: #bc8cff; fill: #bc8cff }
   }
+  .line { fill: none; stroke-width: 2 } .stdlib.line { stroke-dasharray: 6 4 } .processes.line { stroke-dasharray: 2 3 }
+  .formula.line { stroke-dasharray: 8 3 2 3; stroke-width: 1.5 }
+  text, text.formula { font-family: system-ui, sans-serif; font-size: 12px; stroke: none }
+  .title { font-size: 14px; font-weight: 600 }
 """
 
 
@@ -224,7 +227,7 @@ def mark_of(name: str, x: float, y: float) -> str:
 def panel(left: float, top: float, percent: int, found: Result) -> list[str]:
     """One diagram: tasks a second over workers, for one share of waiting."""
     highest = ceiling(max(max(rates.values()) for rates in found.rates.values()))
-    across = max(math.log2(THREADS[-1]), math.log2(max(found.formula, found.auto[0])))
+    across = max(math.log2(THREADS[-1]), math.log2(max(found.formula, found.chosen[0])))
 
     def x_of(workers: float) -> float:
         return left + math.log2(workers) / across * PANEL_WIDTH
@@ -233,7 +236,7 @@ def panel(left: float, top: float, percent: int, found: Result) -> list[str]:
         return top + PANEL_HEIGHT * (1 - min(tasks / highest, 1.0))
 
     compute, wait = TASKS[percent]
-    title = f"{percent} % waiting: {compute * 1e3:g} ms computing, {wait * 1e3:g} ms waiting"
+    title = f"{percent} % waiting: computes {compute * 1e3:g} ms, waits {wait * 1e3:g} ms"
     out = [f'<text class="ink title" x="{left}" y="{top - 14}">{title}</text>']
     for part in range(5):
         y = top + PANEL_HEIGHT * part / 4
@@ -251,15 +254,13 @@ def panel(left: float, top: float, percent: int, found: Result) -> list[str]:
     anchor, shift = ("end", -5) if end else ("start", 5)
     words = f"formula: {found.formula}"
     y = top + PANEL_HEIGHT - 8
-    out.append(
-        f'<text class="formula note" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y}">{words}</text>'
-    )
+    out.append(f'<text class="formula" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y}">{words}</text>')
     for name in reversed(SERIES):
         points = [(x_of(workers), y_of(tasks)) for workers, tasks in found.rates[name].items()]
         path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
         out.append(f'<path class="{name} line" d="{path}"/>')
         out += [mark_of(name, px, py) for px, py in points]
-    x, y = x_of(found.auto[0]), y_of(found.auto[1])
+    x, y = x_of(found.chosen[0]), y_of(found.chosen[1])
     out.append(f'<polygon class="raddle" points="{star(x, y, 10)}" fill-opacity="0.35"/>')
     return out
 
@@ -284,7 +285,7 @@ def picture(results: dict[int, Result], head: dict[str, Any]) -> str:
     )
     x += 100
     out.append(f'<polygon class="raddle" points="{star(x + 10, 46, 10)}" fill-opacity="0.35"/>')
-    out.append(f'<text class="ink" x="{x + 26}" y="50">max_workers="auto"</text>')
+    out.append(f'<text class="ink" x="{x + 26}" y="50">max_workers={BOUNDS}</text>')
     for place, (percent, found) in enumerate(results.items()):
         left = 60 + (place % 2) * (PANEL_WIDTH + 75)
         top = 100 + (place // 2) * (PANEL_HEIGHT + 75)
@@ -303,7 +304,7 @@ def table(results: dict[int, Result], costs: dict[str, float], head: dict[str, A
         f"Measured on {head['date']} at commit {head['commit']}: {head['cpu']}, {head['cpus']} CPUs, {head['system']}, "
         f"CPython {head['python']}. Tasks a second, the best round.",
         "",
-        "| waiting | formula | threads, raddle: 1 worker | best | near the formula | `auto` (workers) "
+        f"| waiting | formula | threads, raddle: 1 worker | best | near the formula | chosen in {BOUNDS} "
         "| threads, stdlib: best | processes: best |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -317,7 +318,7 @@ def table(results: dict[int, Result], costs: dict[str, float], head: dict[str, A
         near = min(threads, key=lambda workers: abs(math.log(workers / found.formula)))
         lines.append(
             f"| {percent} % | {found.formula} | {threads[1]:,.0f} | {best(threads)} | {threads[near]:,.0f} ({near}) "
-            f"| {found.auto[1]:,.0f} ({found.auto[0]}) | {best(found.rates['stdlib'])} "
+            f"| {found.chosen[1]:,.0f} ({found.chosen[0]}) | {best(found.rates['stdlib'])} "
             f"| {best(found.rates['processes'])} |"
         )
     lines += [
@@ -349,8 +350,9 @@ def main() -> int:
     results = {}
     for percent in TASKS:
         results[percent] = found = measure(percent, rounds, options.quick)
+        workers, tasks = found.chosen
         print(
-            f"{percent} % waiting; formula {found.formula}; auto {found.auto[0]}: {found.auto[1]:,.0f} tasks/s"
+            f"{percent} % waiting; formula {found.formula}; chosen in {BOUNDS}: {workers} ({tasks:,.0f} tasks/s)"
         )
         for name, rates in found.rates.items():
             print(f"  {SERIES[name]:18}", *(f"{workers}: {tasks:,.0f}" for workers, tasks in rates.items()))
