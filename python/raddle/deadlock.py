@@ -305,9 +305,21 @@ def _describe(item: Any, kind: str) -> str:
     """What an object is called in a report."""
     if isinstance(item, _std.Thread) or kind == "Thread.join":
         return f"the end of thread '{getattr(item, 'name', '?')}'"
+    if kind == "Future.result" or hasattr(item, "submitted_at"):
+        return _describe_task(item)
+    if kind == "Executor.submit":
+        return f"room in the line of pool '{getattr(item, '_thread_name_prefix', '?')}'"
     type_name = kind.partition(".")[0] if item is None else type(item).__name__
     name = getattr(item, "name", None)
     return f"{type_name} '{name}'" if name else type_name
+
+
+def _describe_task(future: Any) -> str:
+    """What a future is called in a report: by where its task was submitted."""
+    site = getattr(future, "submitted_at", None)
+    if site is None:
+        return "a future" if hasattr(future, "set_result") else "one of several futures"
+    return f'the task submitted at File "{site[0]}", line {site[1]}'
 
 
 _WAITS = {
@@ -359,11 +371,17 @@ def _party_lines(party: Party, holders: list[tuple[int, Any]]) -> list[str]:
         file, _, line = party.site.rpartition(":")
         lines.append(f'    in {party.kind}, at File "{file}", line {line}')
     for ident, site in holders:
-        if party.kind != "Thread.join":
-            word = "used by" if party.kind.startswith("Queue") else "held by"
+        if party.kind == "Future.result":
+            running = getattr(party.waits_for, "running", bool)()
+            lines.append(f"    {'run by' if running else 'to be run by'} thread '{_thread_name(ident)}'")
+        elif party.kind != "Thread.join":
+            word = "used by" if party.kind.startswith(("Queue", "Executor")) else "held by"
             lines.append(f"    {word} thread '{_thread_name(ident)}'" + _taken_at(_where_or_none(site)))
     for hold in party.holds:
-        lines.append(f"    holds {_describe(hold.object, '')}" + _taken_at(hold.site))
+        if hasattr(hold.object, "submitted_at"):
+            lines.append(f"    runs {_describe(hold.object, '')}")
+        else:
+            lines.append(f"    holds {_describe(hold.object, '')}" + _taken_at(hold.site))
     if party.stack:
         lines.append("    its innermost calls:")
         lines.extend("    " + line for line in party.stack.rstrip().splitlines())
@@ -380,6 +398,8 @@ def _taken_at(site: str | None) -> str:
 def _advice(parties: list[Party]) -> str:
     kinds = {party.kind for party in parties}
     locks = [party.waits_for for party in parties if party.kind in ("Lock.acquire", "RLock.acquire")]
+    if "Future.result" in kinds or "Executor.submit" in kinds:
+        return _advice_for_tasks(parties)
     if len(parties) == 1:
         return "do not wait for this in the thread that has to provide it."
     if len(locks) == len(parties):
@@ -390,6 +410,16 @@ def _advice(parties: list[Party]) -> str:
     if "Queue.put" in kinds:
         return "put without holding what the consumer needs, give the queue room, or put with a timeout."
     return "let one of the threads release what it holds before it waits, or wait with a timeout."
+
+
+def _advice_for_tasks(parties: list[Party]) -> str:
+    waited_for = [party.waits_for for party in parties if party.kind == "Future.result"]
+    if any(not getattr(future, "running", bool)() for future in waited_for):
+        return (
+            "let tasks of a pool wait for tasks of another pool only, give the pool more workers,"
+            " or leave nested=True, so that a waiting worker runs what it waits for."
+        )
+    return "do not let tasks wait for each other in a circle, and release locks before waiting for a task."
 
 
 def _doubt(parties: list[Party]) -> str:

@@ -107,7 +107,7 @@ raddle.install()
 import logging, concurrent.futures, socketserver, multiprocessing.dummy, threading
 assert type(logging.Handler().lock) is raddle.threading.RLock
 assert type(concurrent.futures.Future()._condition) is raddle.threading.Condition
-assert type(concurrent.futures.ThreadPoolExecutor()._work_queue) is raddle.queue.SimpleQueue
+assert type(concurrent.futures.ThreadPoolExecutor()) is raddle.concurrent.futures.ThreadPoolExecutor
 assert issubclass(multiprocessing.dummy.DummyProcess, raddle.threading.Thread)
 with concurrent.futures.ThreadPoolExecutor(2) as pool:
     assert list(pool.map(abs, [-1, 2])) == [1, 2]

@@ -9,6 +9,25 @@ use raddle::park::{Deadline, now};
 /// The largest time-out, in seconds: `threading.TIMEOUT_MAX`.
 const TIMEOUT_MAX: f64 = 9_223_372_036.0;
 
+/// The one argument of a call, by position or by this name.
+///
+/// # Errors
+/// `TypeError` if there is not exactly that.
+#[inline]
+pub(crate) fn one<'py>(
+    py: Python<'py>,
+    function: &str,
+    name: &str,
+    (args, count, keywords): (*const *mut ffi::PyObject, ffi::Py_ssize_t, *mut ffi::PyObject),
+) -> PyResult<Bound<'py, PyAny>> {
+    if count == 1 && keywords.is_null() {
+        // SAFETY: the interpreter passes `count` live arguments.
+        return Ok(unsafe { Bound::from_borrowed_ptr(py, *args) });
+    }
+    let [value] = fast(py, function, [name], 1, (args, count, keywords))?;
+    value.ok_or_else(|| PyTypeError::new_err(format!("{function}() missing 1 required positional argument: '{name}'")))
+}
+
 /// Sorts the arguments of a fast call into the places of `names`; a missing one is `None`.
 ///
 /// The first `positional` of them may be given by position.

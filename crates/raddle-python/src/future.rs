@@ -9,11 +9,10 @@ use crate::cancel;
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, method_o, no_pickle};
+use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
 use crate::pool::{self, Pool};
 use crate::reference::{Item, Place};
 use crate::select::PyCollector;
-use crate::site;
 use crate::types::Slot;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString, PyTypeMethods};
@@ -116,21 +115,21 @@ fn names() -> PyResult<&'static Names> {
     NAMES.get().ok_or_else(|| PyRuntimeError::new_err("raddle.concurrent.futures has not been imported"))
 }
 
-/// A new future of a pool, with its task in it.
-pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>) -> PyResult<Item> {
+/// A new future of a pool, with its task in it, and where it was submitted.
+pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
     let ty = names()?.future.as_ptr();
     let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
     // SAFETY: just made.
     let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
     let _ = future.pool.set(Arc::clone(pool));
-    future.function.put(work.function.into_ptr());
-    future.args.put(work.args.into_ptr());
-    future.keywords.put(work.keywords.map_or(null_mut(), Bound::into_ptr));
+    future.function.fill(work.function.into_ptr());
+    future.args.fill(work.args.into_ptr());
+    future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
     match work.context {
-        Some(context) => future.context.put(context.into_ptr()),
+        Some(context) => future.context.fill(context.into_ptr()),
         None => future.flags.store(NO_CONTEXT, Ordering::Relaxed),
     }
-    future.submitted_at.store(Site::to_word(site::here()), Ordering::Relaxed);
+    future.submitted_at.store(Site::to_word(site), Ordering::Relaxed);
     Ok(item)
 }
 
@@ -145,11 +144,11 @@ impl PyFuture {
         Site::from_word(self.submitted_at.load(Ordering::Relaxed))
     }
 
-    /// Takes the task out, to run it or to drop it.
+    /// Takes the task out, to run it or to drop it: for who has begun or cancelled the future.
     pub(crate) fn take_work<'py>(&self, py: Python<'py>) -> Option<Work<'py>> {
-        let function = self.function.take(py)?;
-        let args = self.args.take(py)?;
-        Some(Work { function, args, keywords: self.keywords.take(py), context: self.context.take(py) })
+        let function = self.function.empty_out(py)?;
+        let args = self.args.empty_out(py)?;
+        Some(Work { function, args, keywords: self.keywords.empty_out(py), context: self.context.empty_out(py) })
     }
 
     /// Says which thread runs it.
@@ -185,15 +184,21 @@ impl PyFuture {
 
 impl Drop for PyFuture {
     fn drop(&mut self) {
-        if *self.flags.get_mut() & (FAILED | LOOKED) != FAILED || self.pool().is_none() {
-            return;
+        if *self.flags.get_mut() & FAILED != 0 {
+            pool::seen(std::ptr::from_ref(self) as usize);
         }
-        pool::seen(std::ptr::from_ref(self) as usize);
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        let Some(error) = self.value.take(py) else { return };
+    }
+}
+
+/// The future goes. Here, and not when it is freed: nothing it refers to has been cleared yet.
+unsafe extern "C" fn py_finalize(object: *mut ffi::PyObject) {
+    // SAFETY: a slot of the type; attached.
+    let (py, this) = unsafe { (Python::assume_attached(), Me::from_ptr(object)) };
+    if this.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED {
         let pending = PyErr::take(py);
-        tell_lost(py, &error, self.site());
+        if let Some((error, site)) = this.unseen(py) {
+            tell_lost(py, &error, site);
+        }
         if let Some(pending) = pending {
             pending.restore(py);
         }
@@ -365,7 +370,10 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
 pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, failed: bool) -> PyResult<bool> {
     end(py, this, Stage::Finished, if failed { "add_exception" } else { "add_result" }, || {
-        this.value.put(value.into_ptr());
+        match this.value.is_empty() {
+            true => this.value.fill(value.into_ptr()),
+            false => this.value.put(value.into_ptr()),
+        }
         if failed {
             this.flags.fetch_or(FAILED, Ordering::AcqRel);
             if this.pool().is_some() {
@@ -385,9 +393,6 @@ pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
     let mut lock = None;
     let cancelled = step(py, this, &mut lock, |locked| this.completion.cancel(locked))?;
     if cancelled.is_ok() {
-        if let Some(pool) = this.pool() {
-            pool.tasks.withdrawn();
-        }
         if let Some(work) = this.take_work(py) {
             work.release();
         }
@@ -395,6 +400,9 @@ pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
     leave(py, this, lock, None)?;
     match cancelled {
         Ok(listened) => {
+            if let Some(pool) = this.pool() {
+                pool::withdraw(py, pool)?;
+            }
             if listened {
                 call_back(py, this)?;
             }
@@ -584,11 +592,14 @@ unsafe extern "C" fn py_done(object: *mut ffi::PyObject, _: *mut ffi::PyObject) 
 
 unsafe extern "C" fn py_add_done_callback(
     object: *mut ffi::PyObject,
-    function: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     entry(|py| {
-        // SAFETY: a method of the type and its argument.
-        let (this, function) = unsafe { (Me::from_ptr(object), Bound::from_borrowed_ptr(py, function)) };
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let function = args::one(py, "add_done_callback", "fn", (args, count, keywords))?;
         if !this.completion.is_done() {
             let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
             let context = if follows { Some(copy_context(py)?.into()) } else { None };
@@ -610,18 +621,30 @@ fn not_allowed(py: Python<'_>, this: Me<'_>) -> PyErr {
     make().unwrap_or_else(|error| error)
 }
 
-unsafe extern "C" fn py_set_result(object: *mut ffi::PyObject, value: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_set_result(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     entry(|py| {
-        // SAFETY: a method of the type and its argument.
-        let (this, value) = unsafe { (Me::from_ptr(object), Bound::from_borrowed_ptr(py, value)) };
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let value = args::one(py, "set_result", "result", (args, count, keywords))?;
         if finish(py, this, value, false)? { Ok(none()) } else { Err(not_allowed(py, this)) }
     })
 }
 
-unsafe extern "C" fn py_set_exception(object: *mut ffi::PyObject, value: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn py_set_exception(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     entry(|py| {
-        // SAFETY: a method of the type and its argument.
-        let (this, value) = unsafe { (Me::from_ptr(object), Bound::from_borrowed_ptr(py, value)) };
+        // SAFETY: a method of the type.
+        let this = unsafe { Me::from_ptr(object) };
+        let value = args::one(py, "set_exception", "exception", (args, count, keywords))?;
         // The standard library takes None as well: a future that is finished, with the result None.
         let failed = !value.is_none();
         if finish(py, this, value, failed)? { Ok(none()) } else { Err(not_allowed(py, this)) }
@@ -812,6 +835,7 @@ impl Native for PyFuture {
     const DOC: &'static CStr = c"Future()\n--\n\nThe core of raddle.concurrent.futures.Future.";
     const WHICH: Which = Which::Future;
     const DICT: bool = true;
+    const SITE: bool = false;
 
     fn fresh() -> Self {
         PyFuture {
@@ -906,21 +930,21 @@ impl Native for PyFuture {
             method_noargs(c"cancelled", py_cancelled, c"cancelled($self, /)\n--\n\nWhether it was cancelled."),
             method_noargs(c"running", py_running, c"running($self, /)\n--\n\nWhether its task runs now."),
             method_noargs(c"done", py_done, c"done($self, /)\n--\n\nWhether it was cancelled or is finished."),
-            method_o(
+            method_fast(
                 c"add_done_callback",
                 py_add_done_callback,
-                c"add_done_callback($self, fn, /)\n--\n\nCall fn(future) when it is over, or now if it is.",
+                c"add_done_callback($self, /, fn)\n--\n\nCall fn(future) when it is over, or now if it is.",
             ),
             method_noargs(
                 c"set_running_or_notify_cancel",
                 py_set_running,
                 c"set_running_or_notify_cancel($self, /)\n--\n\nFor executors: begin, or learn that it was cancelled.",
             ),
-            method_o(c"set_result", py_set_result, c"set_result($self, result, /)\n--\n\nFor executors: end it."),
-            method_o(
+            method_fast(c"set_result", py_set_result, c"set_result($self, /, result)\n--\n\nFor executors: end it."),
+            method_fast(
                 c"set_exception",
                 py_set_exception,
-                c"set_exception($self, exception, /)\n--\n\nFor executors: end it with an exception.",
+                c"set_exception($self, /, exception)\n--\n\nFor executors: end it with an exception.",
             ),
             method_noargs(c"__reduce__", no_pickle, c"Futures cannot be pickled."),
         ]
@@ -943,7 +967,10 @@ impl Native for PyFuture {
     }
 
     fn slots() -> Vec<ffi::PyType_Slot> {
-        vec![ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr as *mut c_void }]
+        vec![
+            ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: py_repr as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: py_finalize as *mut c_void },
+        ]
     }
 }
 

@@ -70,6 +70,7 @@ mod unwinding {
         pub(super) fn PyIter_Next(iterator: *mut PyObject) -> *mut PyObject;
         pub(super) fn PyErr_CheckSignals() -> c_int;
         pub(super) fn PyObject_ClearWeakRefs(object: *mut PyObject);
+        pub(super) fn PyObject_CallFinalizerFromDealloc(object: *mut PyObject) -> c_int;
         pub(super) fn Py_DecRef(object: *mut PyObject);
         pub(super) fn PyErr_WriteUnraisable(object: *mut PyObject);
     }
@@ -229,6 +230,15 @@ pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
 pub(crate) fn release(object: Bound<'_, PyAny>) {
     // SAFETY: the reference is owned; a `Bound` proves that the thread is attached.
     unsafe { decref(object.into_ptr()) };
+}
+
+/// Calls the finalizer of an object that is going; whether it goes on going.
+///
+/// # Safety
+/// As `PyObject_CallFinalizerFromDealloc`.
+pub(crate) unsafe fn finalize(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's.
+    python(|| unsafe { unwinding::PyObject_CallFinalizerFromDealloc(object) == 0 })
 }
 
 /// Clears the weak references to an object that is going, which may call back.

@@ -93,6 +93,12 @@ pub(crate) trait Native: Sized + 'static {
     /// Whether instances have a `__dict__`, and so take part in garbage collection.
     const DICT: bool;
 
+    /// Whether an object knows where it was made, and has its name from that.
+    const SITE: bool = true;
+
+    /// Whether its slots have a finalizer.
+    const FINALIZES: bool = false;
+
     /// The type it is a subtype of, which has the same layout.
     const BASE: Option<crate::types::Slot> = None;
 
@@ -251,9 +257,11 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
         (*head).kind = C::WHICH;
-        let site = Site::to_word(site::here());
-        *(*head).created.get_mut() = site;
-        (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        if C::SITE {
+            let site = Site::to_word(site::here());
+            *(*head).created.get_mut() = site;
+            (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+        }
         let mut registry = REGISTRY.lock();
         (*head).next = registry.0;
         if !registry.0.is_null() {
@@ -290,6 +298,10 @@ unsafe extern "C" fn tp_init<C: Native>(
 }
 
 unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; a finalizer that makes a new one ends this.
+    if C::FINALIZES && !unsafe { crate::gil::finalize(object) } {
+        return;
+    }
     // SAFETY: the last reference is gone; the parts are released in the order the interpreter asks for, and
     // the object is unlinked before its memory goes.
     unsafe {

@@ -10,6 +10,7 @@ use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
+use raddle::future::Stage;
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
 use raddle::trace::thread::{Thread, Waiting, all};
@@ -292,6 +293,13 @@ pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
                     let semaphore = core::<crate::semaphore::PySemaphore>(object);
                     let semaphore: &Semaphore = semaphore.core();
                     found.extend(semaphore.holders().iter().map(|holder| (holder.token, object as usize, holder.site)));
+                }
+                Which::Future => {
+                    let future = core::<crate::future::PyFuture>(object);
+                    if future.completion.stage() == Stage::Running {
+                        let runner = future.runner.load(std::sync::atomic::Ordering::Acquire);
+                        found.push((runner, object as usize, future.site()));
+                    }
                 }
                 _ => {}
             }

@@ -9,14 +9,16 @@ use crate::cancel;
 use crate::error::{entry, fetch};
 use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
 use crate::gil::{self, PyHost};
-use crate::lock::none;
+use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, method_fast, method_noargs};
 use crate::reference::{Item, Place};
 use crate::select;
+use crate::site;
 use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
+use raddle::future::Stage;
 use raddle::park::{Deadline, Parking, Stop, generation, now, thread_time};
 use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
 use raddle::primitive::{Spin, thread_token};
@@ -42,6 +44,10 @@ impl Task for Ticket {
     fn claim(&self) -> bool {
         self.future().completion.begin().is_ok()
     }
+
+    fn waits(&self) -> bool {
+        self.future().completion.stage() == Stage::Pending
+    }
 }
 
 /// What to do with a task for which there is no room.
@@ -59,8 +65,9 @@ enum OnFull {
 const TURN: u64 = 5_000_000;
 /// How often a worker that does not sleep looks at its processor time, in nanoseconds.
 const MEASURE: u64 = 10_000_000;
-/// One in so many short bursts of work is measured.
+/// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
 const SAMPLE: u32 = 16;
+const SHORT: u64 = 200_000;
 
 /// A pool, as its workers and futures know it.
 pub(crate) struct Pool {
@@ -87,6 +94,11 @@ pub(crate) struct Pool {
     /// Least and most workers, if their number follows the work; most 0: it does not.
     auto_least: AtomicUsize,
     auto_most: AtomicUsize,
+    /// The processor time measured since the beginning of this window, both in nanoseconds.
+    used: AtomicU64,
+    window: AtomicU64,
+    /// The workers together used all the processor time there was for them, in the window before.
+    full: AtomicBool,
 }
 
 thread_local! {
@@ -175,6 +187,9 @@ impl Pool {
             helps: AtomicBool::new(true),
             auto_least: AtomicUsize::new(0),
             auto_most: AtomicUsize::new(0),
+            used: AtomicU64::new(0),
+            window: AtomicU64::new(now()),
+            full: AtomicBool::new(false),
         });
         let mut pools = POOLS.lock();
         pools.retain(|pool| pool.strong_count() > 0);
@@ -244,13 +259,18 @@ fn is_worker_of(pool: &Pool) -> bool {
     std::ptr::eq(POOL.with(Cell::get), pool)
 }
 
+/// Whether the calling thread is a worker of some pool.
+pub(crate) fn is_worker() -> bool {
+    !POOL.with(Cell::get).is_null()
+}
+
 /// A worker that waits for a task in its own pool's line runs it; whether it did.
 pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
     let Some(pool) = future.pool() else { return Ok(false) };
     if !is_worker_of(pool) || !pool.helps.load(Ordering::Relaxed) || future.completion.begin().is_err() {
         return Ok(false);
     }
-    pool.tasks.withdrawn();
+    withdraw(py, pool)?;
     run_here(py, future, pool)?;
     Ok(true)
 }
@@ -274,7 +294,11 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
     cancel::enter(future.token.address(), me, epoch());
     let outcome = match cancel::asked() {
         Some(reason) => Err(cancel::error(py, reason)),
-        None => future::in_context(py, work.context.as_ref(), || call(&work)),
+        None => {
+            // An initializer may have set what tasks are to see.
+            let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
+            future::in_context(py, context, || call(&work))
+        }
     };
     // The token may have been made meanwhile.
     cancel::leave(future.token.address(), me);
@@ -320,8 +344,9 @@ fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<B
 
 // Workers
 
-/// Measures how much processor time tasks take.
+/// Measures how much processor time tasks take: of long bursts always, of short ones now and then.
 struct Meter {
+    begun: u64,
     /// The beginning of the stretch under measurement: wall and processor time.
     since: Option<(u64, u64)>,
     tasks: u64,
@@ -332,11 +357,20 @@ struct Meter {
 }
 
 impl Meter {
+    fn new() -> Self {
+        Meter { begun: 0, since: None, tasks: 0, wall: 0, bursts: 0, last: 0 }
+    }
+
     /// A burst of tasks begins.
     fn begin(&mut self, time: u64) {
+        self.begun = time;
         self.bursts = self.bursts.wrapping_add(1);
-        let short = self.last < 200_000;
-        self.since = (!short || self.bursts % SAMPLE == 1).then(|| (time, thread_time()));
+        let measured = self.last >= SHORT || self.bursts % SAMPLE == 1;
+        self.restart(measured.then_some(time));
+    }
+
+    fn restart(&mut self, from: Option<u64>) {
+        self.since = from.map(|time| (time, thread_time()));
         (self.tasks, self.wall) = (0, 0);
     }
 
@@ -346,34 +380,74 @@ impl Meter {
         self.wall += took;
     }
 
-    /// The burst is over, or has gone on for long enough.
+    /// The burst is over.
     fn end(&mut self, pool: &Pool, time: u64) {
-        let Some((begun, cpu)) = self.since.take() else { return };
-        self.last = time.saturating_sub(begun);
         if self.tasks > 0 {
-            pool.stats.measured(thread_time().saturating_sub(cpu), self.wall, self.tasks);
-            pool.adapt();
+            self.last = time.saturating_sub(self.begun);
+        }
+        self.note(pool);
+    }
+
+    fn note(&mut self, pool: &Pool) {
+        let Some((_, cpu)) = self.since.take() else { return };
+        if self.tasks > 0 {
+            let cpu = thread_time().saturating_sub(cpu);
+            pool.stats.measured(cpu, self.wall, self.tasks);
+            pool.adapt(cpu);
         }
     }
 
-    fn is_due(&self, time: u64) -> bool {
-        self.since.is_some_and(|(begun, _)| time - begun >= MEASURE)
+    /// In the middle of a long burst: what was measured so far is noted, from time to time; whether it was.
+    fn keep(&mut self, pool: &Pool, time: u64) -> bool {
+        let due = time.saturating_sub(self.since.map_or(self.begun, |since| since.0)) >= MEASURE;
+        if due {
+            self.note(pool);
+            self.restart(Some(time));
+        }
+        due
     }
 }
 
+/// Over how long it is told whether the workers together have the interpreter, or the cores, at full load.
+const WINDOW: u64 = 100_000_000;
+
 impl Pool {
-    /// As many workers as the work so far wants, if that was asked for.
-    fn adapt(&self) {
+    /// Looks whether more workers could do more, and has as many as the work so far wants, if that was asked for.
+    ///
+    /// What a task waits for is seen only from outside: waiting for the interpreter looks like waiting for the world.
+    /// But while the workers together use all the processor time there is for them, more of them are no help. Then
+    /// there are to be half as many, until that is no longer so and the formula has something to go by.
+    fn adapt(&self, cpu: u64) {
+        let used = self.used.fetch_add(cpu, Ordering::Relaxed) + cpu;
+        let (time, since) = (now(), self.window.load(Ordering::Relaxed));
+        if time - since < WINDOW
+            || self.window.compare_exchange(since, time, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        self.used.fetch_sub(used, Ordering::Relaxed);
+        let there_is = if cfg!(Py_GIL_DISABLED) { cores() as f64 } else { 1.0 };
+        let full = used as f64 >= 0.9 * there_is * (time - since) as f64;
+        self.full.store(full, Ordering::Relaxed);
         let most = self.auto_most.load(Ordering::Relaxed);
         if most == 0 {
             return;
         }
-        if let Some(wanted) = self.stats.recommended_workers(cores()) {
+        let now_most = self.most.load(Ordering::Relaxed);
+        let wanted = if full { Some(now_most / 2) } else { self.stats.recommended_workers(cores()) };
+        if let Some(wanted) = wanted {
             let wanted = wanted.clamp(self.auto_least.load(Ordering::Relaxed), most);
-            if wanted != self.most.swap(wanted, Ordering::Relaxed) {
+            if wanted != now_most {
+                self.most.store(wanted, Ordering::Relaxed);
                 self.tasks.set_most(wanted);
             }
         }
+    }
+
+    /// How many workers the work so far wants: no more than there are while these have all the processor time.
+    fn recommended_workers(&self) -> Option<usize> {
+        let wanted = self.stats.recommended_workers(cores())?;
+        Some(if self.full.load(Ordering::Relaxed) { wanted.min(self.tasks.workers().0.max(1)) } else { wanted })
     }
 }
 
@@ -389,7 +463,7 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
     pool.workers.lock().push((me, epoch()));
     POOL.set(Arc::as_ptr(pool));
     let seat = Arc::new(Seat::default());
-    let mut meter = Meter { since: None, tasks: 0, wall: 0, bursts: 0, last: 0 };
+    let mut meter = Meter::new();
     let mut time = now();
     let mut attached = time;
     meter.begin(time);
@@ -424,13 +498,9 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                     // A callback raised what is no `Exception`.
                     gil::unraisable(py, error, std::ptr::null_mut());
                 }
-                if meter.is_due(time) {
-                    meter.end(pool, time);
-                    meter.begin(time);
-                    if pool.tasks.wants_worker() {
-                        if let Err(error) = pool.start_worker(py) {
-                            gil::unraisable(py, error, std::ptr::null_mut());
-                        }
+                if meter.keep(pool, time) && pool.tasks.wants_worker() {
+                    if let Err(error) = pool.start_worker(py) {
+                        gil::unraisable(py, error, std::ptr::null_mut());
                     }
                 }
                 if time.saturating_sub(attached) > TURN {
@@ -491,6 +561,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
     future.submitted.store(time, Ordering::Relaxed);
     let patience = pool.patience.load(Ordering::Relaxed);
     let mut deadline = None;
+    let mut late = false;
     loop {
         let key = pool.tasks.room_key();
         match pool.tasks.add(Ticket(item.clone())) {
@@ -519,6 +590,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                     }
                     OnFull::DropOldest => drop_oldest(py, pool)?,
                     OnFull::Raise => return Err(full(executor)),
+                    OnFull::Block if late => return Err(full(executor)),
                     // A worker must not wait for its own pool: it makes room itself.
                     OnFull::Block if is_worker_of(pool) && pool.helps.load(Ordering::Relaxed) => {
                         match pool.tasks.take_oldest() {
@@ -540,7 +612,8 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                         });
                         match result {
                             Ok(()) => {}
-                            Err(Stop::TimedOut) => return Err(full(executor)),
+                            // There may be room by now: one more look.
+                            Err(Stop::TimedOut) => late = true,
                             Err(Stop::Interrupted) => return Err(fetch(py)),
                         }
                     }
@@ -572,6 +645,11 @@ fn drop_oldest(py: Python<'_>, pool: &Pool) -> PyResult<()> {
         Some(Err(ticket)) => acknowledge(py, ticket),
         None => Ok(()),
     }
+}
+
+/// A task in the pool's line waits no more.
+pub(crate) fn withdraw(py: Python<'_>, pool: &Pool) -> PyResult<()> {
+    pool.tasks.withdrawn().into_iter().try_for_each(|ticket| acknowledge(py, ticket))
 }
 
 /// A task that was cancelled in line has left it.
@@ -633,7 +711,7 @@ unsafe extern "C" fn py_submit(
             let function = Bound::from_borrowed_ptr(py, *args);
             Work { function, args: tuple, keywords, context: context(py, pool)? }
         };
-        let item = future::new_task(py, pool, work)?;
+        let item = future::new_task(py, pool, work, site::here())?;
         submit(py, &this.bound(py), pool, &item)?;
         Ok(item.into_ptr())
     })
@@ -670,7 +748,7 @@ unsafe extern "C" fn py_submit_under(
             keywords: keywords.map(Bound::into_any),
             context: context(py, pool)?,
         };
-        let item = future::new_task(py, pool, work)?;
+        let item = future::new_task(py, pool, work, site::here())?;
         let parent = token.filter(|token| !token.is_none());
         let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
         // SAFETY: a future of ours.
@@ -703,6 +781,7 @@ unsafe extern "C" fn py_map(
         args::check(deadline)?;
         let pool = this.pool()?;
         let executor = this.bound(py);
+        let site = site::here();
         let mut futures = Vec::new();
         let submitted = (|| -> PyResult<()> {
             while let Some(tuple) = gil::next(&tuples)? {
@@ -713,7 +792,7 @@ unsafe extern "C" fn py_map(
                     keywords: None,
                     context: context(py, pool)?,
                 };
-                let item = future::new_task(py, pool, work)?;
+                let item = future::new_task(py, pool, work, site)?;
                 submit(py, &executor, pool, &item)?;
                 futures.push(item);
             }
@@ -727,7 +806,7 @@ unsafe extern "C" fn py_map(
 
 impl Native for PyExecutor {
     const NAME: &'static CStr = c"raddle._raddle.Executor";
-    const DOC: &'static CStr = c"Executor()\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
+    const DOC: &'static CStr = c"Executor(line)\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
     const WHICH: Which = Which::Executor;
     const DICT: bool = true;
 
@@ -751,8 +830,16 @@ impl Native for PyExecutor {
                   Have a worker call fn(*args, **kwargs); its Future.\n\n\
                   Waits only if the pool is bounded and full, as its on_full says.",
             ),
-            method_fast(c"_submit_under", py_submit_under, c"As submit, with a token and a time-out."),
-            method_fast(c"_map", py_map, c"Submits a call for each tuple of an iterator; the iterator of results."),
+            method_fast(
+                c"_submit_under",
+                py_submit_under,
+                c"_submit_under($self, /, token, timeout, fn, args, kwargs)\n--\n\nSubmit with a token and a time-out.",
+            ),
+            method_fast(
+                c"_map",
+                py_map,
+                c"_map($self, /, fn, arguments, timeout)\n--\n\nSubmit a call for each tuple; the iterator of results.",
+            ),
         ]
     }
 
@@ -790,6 +877,11 @@ unsafe extern "C" fn py_close(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     // SAFETY: a method of the type.
     unsafe { Line::from_ptr(object) }.pool.close();
     none()
+}
+
+unsafe extern "C" fn py_closed(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a method of the type.
+    boolean(unsafe { Line::from_ptr(object) }.pool.closed.load(Ordering::Relaxed))
 }
 
 /// `leave()`: a worker that was started goes without having worked.
@@ -932,7 +1024,7 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
         dict.set_item("run_time_p99", percentile(&stats.run, 0.99))?;
         dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
         dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
-        dict.set_item("recommended_workers", stats.recommended_workers(cores()))?;
+        dict.set_item("recommended_workers", pool.recommended_workers())?;
         Ok(dict.into_any().into_ptr())
     })
 }
@@ -961,6 +1053,7 @@ impl Native for PyLine {
         vec![
             method_noargs(c"work", py_work, c"work($self, /)\n--\n\nServe the line until it is closed."),
             method_noargs(c"close", py_close, c"close($self, /)\n--\n\nTake no more tasks."),
+            method_noargs(c"closed", py_closed, c"closed($self, /)\n--\n\nWhether it takes no more tasks."),
             method_noargs(c"leave", py_leave, c"leave($self, /)\n--\n\nA worker goes without having worked."),
             method_noargs(c"take", py_take, c"take($self, /)\n--\n\nThe oldest task, claimed, or None."),
             method_noargs(c"cancel_all", py_cancel_all, c"cancel_all($self, /)\n--\n\nCancel all tasks in line."),

@@ -36,6 +36,25 @@ impl Place {
         }
     }
 
+    /// Puts a reference of the caller's there. Nobody else may use the place now, and it is empty.
+    #[inline]
+    pub(crate) fn fill(&self, object: *mut ffi::PyObject) {
+        debug_assert!(self.is_empty());
+        self.0.store(object, Ordering::Release);
+    }
+
+    /// Takes the reference out. Nobody else may use the place now.
+    #[inline]
+    pub(crate) fn empty_out<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let object = self.address();
+        if object.is_null() {
+            return None;
+        }
+        self.0.store(null_mut(), Ordering::Relaxed);
+        // SAFETY: the place owned the reference.
+        Some(unsafe { Bound::from_owned_ptr(py, object) })
+    }
+
     /// Puts another reference to the object there.
     pub(crate) fn set(&self, object: &Bound<'_, PyAny>) {
         self.put(object.clone().into_ptr());
@@ -76,8 +95,13 @@ impl Place {
 }
 
 impl Drop for Place {
+    #[inline]
     fn drop(&mut self) {
-        self.put(null_mut());
+        let object = *self.0.get_mut();
+        if !object.is_null() {
+            // SAFETY: the place owned the reference; cores are dropped attached.
+            unsafe { gil::decref(object) };
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyTimeoutError;
 use pyo3::types::{PyAnyMethods, PySet, PySetMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::future::{Collector, Stage};
-use raddle::park::{Deadline, Parking, Stop};
+use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::collections::VecDeque;
@@ -189,14 +189,16 @@ impl Resource for Several<'_> {
     }
 }
 
-/// Waits on a collector for the futures given; `Ok(false)` if the time ran out.
+/// Waits on a collector for the futures given (`None`: not said which); `Ok(false)` if the time ran out.
 fn wait_for(
     py: Python<'_>,
     collector: &Bound<'_, PyAny>,
-    futures: &[Bound<'_, PyAny>],
+    futures: Option<&[Bound<'_, PyAny>]>,
     deadline: Deadline,
 ) -> PyResult<bool> {
     let core = core(collector);
+    let unknown = futures.is_none();
+    let futures = futures.unwrap_or_default();
     let known: Vec<_> = futures.iter().filter_map(|future| ours(future)).collect();
     // A worker runs what waits in its own pool's line instead of waiting for it.
     for future in &known {
@@ -207,8 +209,10 @@ fn wait_for(
             pool::help(py, *future)?;
         }
     }
-    let several =
-        Several { foreign: known.len() < futures.len(), futures: known.iter().map(|known| &**known).collect() };
+    let several = Several {
+        foreign: unknown || known.len() < futures.len(),
+        futures: known.iter().map(|known| &**known).collect(),
+    };
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(Kind::Future, &several, collector.as_ptr() as usize, deadline, &host);
@@ -254,7 +258,7 @@ pub(crate) fn wait<'py>(
             let waited = open
                 .iter()
                 .try_for_each(|future| attach(py, &collector, future))
-                .and_then(|()| wait_for(py, &collector, &open, deadline));
+                .and_then(|()| wait_for(py, &collector, Some(&open), deadline));
             for future in &open {
                 detach(&collector, future)?;
             }
@@ -297,13 +301,55 @@ impl PyCompleted {
     }
 }
 
-impl Drop for PyCompleted {
-    fn drop(&mut self) {
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        if let Err(error) = self.detach_all(py) {
-            gil::unraisable(py, error, std::ptr::null_mut());
+/// Up to so many futures are all looked at before each wait.
+const FEW: usize = 64;
+/// How long a wait for many lasts that does not know for whom it waits, in nanoseconds.
+const BRIEF: u64 = 300_000_000;
+
+impl PyCompleted {
+    /// Waits until one has arrived; `Ok(false)` if the time ran out.
+    ///
+    /// Who waits for many futures, one after the other, cannot look at all of them each time. It does so when the
+    /// wait turns out to be a long one: that is when somebody may ask whom it waits for.
+    fn wait(
+        &self,
+        py: Python<'_>,
+        pending: &Bound<'_, PySet>,
+        collector: &Bound<'_, PyAny>,
+        deadline: Deadline,
+    ) -> PyResult<bool> {
+        if pending.len() > FEW && !pool::is_worker() {
+            let brief = Deadline::at(now().saturating_add(BRIEF));
+            if deadline <= brief {
+                return wait_for(py, collector, None, deadline);
+            }
+            if wait_for(py, collector, None, brief)? {
+                return Ok(true);
+            }
         }
+        let open: Vec<_> = pending.iter().collect();
+        wait_for(py, collector, Some(&open), deadline)
+    }
+}
+
+/// The iterator goes.
+unsafe extern "C" fn completed_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Completed::from_ptr(object) }.detach_all(py)
+    });
+}
+
+/// Runs the body of a finalizer, with the exception that is on its way put aside.
+fn finalize(object: *mut ffi::PyObject, body: impl FnOnce(Python<'_>) -> PyResult<()>) {
+    // SAFETY: finalizers are called attached.
+    let py = unsafe { Python::assume_attached() };
+    let pending = pyo3::PyErr::take(py);
+    if let Err(error) = body(py) {
+        gil::unraisable(py, error, object);
+    }
+    if let Some(pending) = pending {
+        pending.restore(py);
     }
 }
 
@@ -370,10 +416,8 @@ unsafe extern "C" fn completed_next(object: *mut ffi::PyObject) -> *mut ffi::PyO
                 this.detach_all(py)?;
                 return Ok(std::ptr::null_mut());
             }
-            let open: Vec<_> = pending.iter().collect();
-            if !wait_for(py, &collector, &open, deadline)? {
+            if !this.wait(py, &pending, &collector, deadline)? {
                 let (left, total) = (pending.len(), this.total.get().copied().unwrap_or(0));
-                drop(open);
                 this.detach_all(py)?;
                 return Err(PyTimeoutError::new_err(format!("{left} (of {total}) futures unfinished")));
             }
@@ -396,6 +440,7 @@ impl Native for PyCompleted {
     const DICT: bool = true;
     const SUBCLASS: bool = false;
     const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
 
     fn fresh() -> Self {
         PyCompleted {
@@ -435,6 +480,7 @@ impl Native for PyCompleted {
         vec![
             ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
             ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: completed_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: completed_finalize as *mut c_void },
         ]
     }
 }
@@ -479,16 +525,13 @@ impl PyResults {
     }
 }
 
-impl Drop for PyResults {
-    fn drop(&mut self) {
-        // SAFETY: cores are dropped attached.
-        let py = unsafe { Python::assume_attached() };
-        let pending = pyo3::PyErr::take(py);
-        self.give_up(py);
-        if let Some(pending) = pending {
-            pending.restore(py);
-        }
-    }
+/// The iterator goes.
+unsafe extern "C" fn results_finalize(object: *mut ffi::PyObject) {
+    finalize(object, |py| {
+        // SAFETY: a slot of the type.
+        unsafe { Results::from_ptr(object) }.give_up(py);
+        Ok(())
+    });
 }
 
 /// The results of these futures, in their order; `deadline` is a time-out from now, in seconds.
@@ -568,6 +611,7 @@ impl Native for PyResults {
     const DICT: bool = true;
     const SUBCLASS: bool = false;
     const CALLABLE: bool = false;
+    const FINALIZES: bool = true;
 
     fn fresh() -> Self {
         PyResults {
@@ -588,8 +632,9 @@ impl Native for PyResults {
     }
 
     fn clear(&self) {
-        // SAFETY: called by the collector, attached.
-        self.give_up(unsafe { Python::assume_attached() });
+        let line = std::mem::take(&mut *self.line.lock());
+        drop(line);
+        self.feed.put(std::ptr::null_mut());
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
@@ -604,6 +649,7 @@ impl Native for PyResults {
         vec![
             ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: py_iter as *mut c_void },
             ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: results_next as *mut c_void },
+            ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: results_finalize as *mut c_void },
         ]
     }
 }

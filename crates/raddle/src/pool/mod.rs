@@ -25,7 +25,13 @@ pub trait Task {
     /// Takes it for running; false if somebody else has, or it was cancelled. Called under the line's lock:
     /// it must be a few instructions.
     fn claim(&self) -> bool;
+
+    /// Whether it still waits to be claimed. As quick as `claim`.
+    fn waits(&self) -> bool;
 }
+
+/// So many tasks that wait no more are left in the line, and as many as do wait.
+const MOST_GONE: isize = 64;
 
 /// Where a worker sleeps.
 #[derive(Debug, Default)]
@@ -108,6 +114,17 @@ impl<T> Inner<T> {
         (self.line.len() as isize - self.gone).max(0) as usize
     }
 
+    /// Whether more tasks wait than workers who could take them, and there may be one more. It is counted then,
+    /// as awake, and has to be started.
+    fn wants_worker(&mut self) -> bool {
+        let wanted = self.workers < self.most && self.pending() > self.awake + self.asleep.len();
+        if wanted {
+            self.workers += 1;
+            self.awake += 1;
+        }
+        wanted
+    }
+
     /// A sleeper to be woken now, if tasks wait and nobody is awake. It counts as awake.
     fn rouse(&mut self) -> Option<Arc<Seat>> {
         if self.awake > 0 || self.line.is_empty() {
@@ -155,10 +172,7 @@ impl<T: Task> Tasks<T> {
             return Err(Rejected::Full(task));
         }
         inner.line.push_back(task);
-        // Tasks beyond those who are awake want a worker of their own, as long as there may be one more.
-        if inner.asleep.is_empty() && inner.workers < inner.most && inner.pending() > inner.awake {
-            inner.workers += 1;
-            inner.awake += 1;
+        if inner.wants_worker() {
             return Ok(Added::Start);
         }
         let seat = inner.rouse();
@@ -218,16 +232,10 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().awake += 1;
     }
 
-    /// A task waits, nobody is awake or asleep, and there may be one more worker: it has been counted, awake, and
-    /// the caller starts it. For workers, after their number was raised.
+    /// Whether more tasks wait than workers who could take them, and there may be one more: it has been counted,
+    /// awake, and the caller starts it. For workers, after the number that there may be was raised.
     pub fn wants_worker(&self) -> bool {
-        let mut inner = self.inner.lock();
-        let wanted = inner.pending() > 0 && inner.awake == 0 && inner.asleep.is_empty() && inner.workers < inner.most;
-        if wanted {
-            inner.workers += 1;
-            inner.awake += 1;
-        }
-        wanted
+        self.inner.lock().wants_worker()
     }
 
     /// A sleeper got tired of waiting. True: it has been counted out and leaves. False: it has been woken.
@@ -241,15 +249,27 @@ impl<T: Task> Tasks<T> {
         true
     }
 
-    /// A task in the line has been claimed or cancelled where it stands, and waits no more.
-    pub fn withdrawn(&self) {
+    /// A task in the line has been claimed or cancelled where it stands, and waits no more. When such tasks are
+    /// many, they are taken out: the caller drops them.
+    #[must_use = "what was taken out is dropped outside of all locks"]
+    pub fn withdrawn(&self) -> Vec<T> {
         let mut inner = self.inner.lock();
         inner.gone += 1;
+        let mut removed = Vec::new();
+        if inner.gone >= MOST_GONE && inner.gone as usize * 2 > inner.line.len() {
+            let line = std::mem::take(&mut inner.line);
+            let (waiting, gone): (VecDeque<T>, VecDeque<T>) = line.into_iter().partition(Task::waits);
+            // One whose owner has not come to count it yet makes up for it then.
+            inner.gone -= gone.len() as isize;
+            inner.line = waiting;
+            removed = gone.into();
+        }
         let bounded = inner.limit > 0;
         drop(inner);
         if bounded {
             self.room.notify_one();
         }
+        removed
     }
 
     /// Takes the task that has waited longest, claimed. `Err`: one that was gone, to be dropped; ask again.
@@ -275,7 +295,12 @@ impl<T: Task> Tasks<T> {
     /// # Errors
     /// [`Stop`].
     pub fn wait_room(&self, key: Key, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        self.room.wait(key, parking)
+        let waited = self.room.wait(key, parking);
+        if waited.is_err() {
+            // It may have been woken as well, and does not use that: somebody else does.
+            self.room.notify_one();
+        }
+        waited
     }
 
     /// No more tasks are taken; workers leave when the line is empty.

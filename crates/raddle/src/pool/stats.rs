@@ -92,11 +92,12 @@ impl Stats {
     /// What is long past weighs less: the work may have changed.
     pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
         const WINDOW: u64 = 10_000_000_000;
-        for (counter, more) in [(&self.cpu, cpu), (&self.cpu_wall, wall), (&self.cpu_tasks, tasks)] {
+        let all = [&self.cpu, &self.cpu_wall, &self.cpu_tasks];
+        for (counter, more) in all.into_iter().zip([cpu, wall, tasks]) {
             counter.fetch_add(more, Ordering::Relaxed);
         }
         if self.cpu_wall.load(Ordering::Relaxed) > WINDOW && self.cpu_tasks.load(Ordering::Relaxed) > 1 {
-            for counter in [&self.cpu, &self.cpu_wall, &self.cpu_tasks] {
+            for counter in all {
                 counter.store(counter.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
             }
         }

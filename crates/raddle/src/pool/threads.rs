@@ -15,6 +15,10 @@ impl Task for Job {
     fn claim(&self) -> bool {
         true
     }
+
+    fn waits(&self) -> bool {
+        true
+    }
 }
 
 impl Resource for Tasks<Job> {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import _base as _std
 from concurrent.futures._base import (
     ALL_COMPLETED,
@@ -21,30 +21,34 @@ from raddle import _originals, _raddle
 __all__ = ["Future", "as_completed", "wait"]
 
 _T = TypeVar("_T")
-Progress = "bool | str | Callable[[int, int | None], object] | None"
 
 if TYPE_CHECKING:
-    # To a type checker it is the standard library's future; the core's methods say the same.
-    _Parent = _std.Future[_T]
+    # To a type checker it is the standard library's future, whose methods say the same as the core's.
+    class _Core: ...
 
-    class _Core:
-        submitted_at: tuple[str, int, str] | None
+    _Parent = _std.Future
 else:
     _Parent = _originals.Future
     _Core = _raddle.Future
 
 
-class Future(_Core, _Parent):
+class Future(_Core, _Parent[_T]):
     """The result of a task, to come: a subtype of ``concurrent.futures.Future``.
 
     Follows CPython's. Waits are interrupted by Ctrl-C, and a wait that can never end is reported. A callback runs in a
-    copy of the context in which it was added. ``cancel(running=True)`` asks a task that runs to stop (``raddle.cancel``).
+    copy of the context in which it was added. ``cancel(running=True)`` asks a task that runs to stop: see
+    ``raddle.cancel``.
 
     Attributes:
         submitted_at: where the task was submitted, as (file, line, function); None for a future that is no pool's.
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+        submitted_at: tuple[str, int, str] | None
+
+        def cancel(self, *, running: bool = False, timeout: float | None = None) -> bool: ...
 
 
 def wait(
@@ -60,7 +64,7 @@ def wait(
         Blocks with the GIL released. In a task, futures of its own pool that have not begun are run instead.
     """
     futures = set(fs)
-    if any(type(future) is CoroutineType for future in futures):
+    if any(isinstance(future, CoroutineType) for future in futures):
         raise TypeError("coroutines are not futures: see asyncio.wait")
     if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
         raise ValueError(f"Invalid return condition: {return_when!r}")

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from raddle import _originals, _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.queue import Empty, Full
-from raddle.threading import Lock, Thread
+from raddle.threading import Lock, RLock, Thread, current_thread
 
 __all__ = ["BrokenThreadPool", "PoolStats", "ThreadPoolExecutor"]
 
 _T = TypeVar("_T")
+
+# A finalizer or a signal handler that runs while a worker is started may start one of another pool.
+_std._global_shutdown_lock = RLock()  # type: ignore[assignment]
 
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
@@ -107,7 +110,9 @@ class _WorkQueue:
 class _Crew:
     """A pool's threads. They keep this, and not the executor, which may go while they work."""
 
-    def __init__(self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    def __init__(
+        self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
         self.line = _raddle.Line()
         self.threads: set[Thread] = set()
         self.queue = _WorkQueue(self)
@@ -117,21 +122,20 @@ class _Crew:
         self.broken: str | None = None
         self.exiting = False
         self.own_context = False
+        self.numbers = count()
+        #: Held while a worker is started, so that whoever joins them all misses none.
+        self.starting = RLock()
         _crews.add(self)
 
     def start(self) -> None:
         """Start a worker that the line has counted in."""
-        with _std._global_shutdown_lock:  # type: ignore[attr-defined]
-            if _std._shutdown:  # type: ignore[attr-defined]
+        with _std._global_shutdown_lock, self.starting:
+            if _std._shutdown:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-            worker = Thread(name=f"{self.prefix}_{len(self.threads)}", target=self.serve)
+            worker = Thread(name=f"{self.prefix}_{next(self.numbers)}", target=self.serve)
+            worker.start()
             self.threads.add(worker)
-            try:
-                worker.start()
-            except BaseException:
-                self.threads.discard(worker)
-                raise
-            _std._threads_queues[worker] = self.queue  # type: ignore[attr-defined]
+            _std._threads_queues[worker] = self.queue  # type: ignore[index]
 
     def serve(self) -> None:
         """What a worker does."""
@@ -147,6 +151,21 @@ class _Crew:
                 self.own_context = True
                 self.line.set(context=False)
         self.line.work()
+        if not self.line.closed():
+            # It had nothing to do for too long, or was one too many: nobody has to join it.
+            with self.starting:
+                self.threads.discard(current_thread())
+
+    def join(self) -> None:
+        """Wait until every worker has ended, those included that are about to be started."""
+        while True:
+            with self.starting:
+                workers = list(self.threads)
+            for worker in workers:
+                worker.join()
+            if self.line.workers()[0] == 0:
+                return
+            _raddle.yield_now()
 
     def fail(self) -> None:
         """The initializer failed: nothing is run any more."""
@@ -221,16 +240,16 @@ class ThreadPoolExecutor(_Core, _Parent):
             starter=crew.start,
         )
         super().__init__(crew.line)
-        self._initializer = initializer
+        self._initializer: Any = initializer
         self._initargs = initargs
         self._thread_name_prefix = prefix
         self._shutdown = False
-        self._shutdown_lock = Lock()
+        self._shutdown_lock: Any = Lock()
 
     # As real programs read them
 
     @property
-    def _max_workers(self) -> int:  # type: ignore[override]
+    def _max_workers(self) -> int:
         return self._crew.line.workers()[2]
 
     @_max_workers.setter
@@ -246,7 +265,7 @@ class ThreadPoolExecutor(_Core, _Parent):
         return self._crew.broken or False
 
     @property
-    def _work_queue(self) -> _WorkQueue:  # type: ignore[override]
+    def _work_queue(self) -> Any:
         return self._crew.queue
 
     @_work_queue.setter
@@ -259,7 +278,7 @@ class ThreadPoolExecutor(_Core, _Parent):
         """Say why no task is taken."""
         if self._crew.broken:
             raise BrokenThreadPool(self._crew.broken)
-        if self._shutdown or not (self._crew.exiting or _std._shutdown):  # type: ignore[attr-defined]
+        if self._shutdown or not (self._crew.exiting or _std._shutdown):
             raise RuntimeError("cannot schedule new futures after shutdown")
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
@@ -275,7 +294,7 @@ class ThreadPoolExecutor(_Core, _Parent):
         """
         return TaskOptions(self, timeout, token)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., _T],
         *iterables: Iterable[Any],
@@ -303,7 +322,7 @@ class ThreadPoolExecutor(_Core, _Parent):
         arguments = zip(*iterables)  # noqa: B905 - as map: the shortest decides
         if buffersize is not None:
             results = self._map_ahead(fn, arguments, timeout, buffersize)
-        elif type(self).submit is ThreadPoolExecutor.submit:
+        elif type(self).submit is ThreadPoolExecutor.submit and "submit" not in vars(self):
             results = self._map(fn, arguments, timeout)
         else:
             results = super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
@@ -339,14 +358,13 @@ class ThreadPoolExecutor(_Core, _Parent):
             wait: return when all tasks have ended and the workers are gone. Blocks with the GIL released.
             cancel_futures: cancel the tasks that have not begun.
         """
-        with self._shutdown_lock:
-            self._shutdown = True
-            self._crew.line.close()
-            if cancel_futures:
-                self._crew.line.cancel_all()
+        # No lock: a callback of a task that is cancelled here may call this, too.
+        self._shutdown = True
+        self._crew.line.close()
+        if cancel_futures:
+            self._crew.line.cancel_all()
         if wait:
-            for thread in list(self._threads):
-                thread.join()
+            self._crew.join()
 
 
 class TaskOptions:
@@ -373,7 +391,9 @@ def _bounds(max_workers: int | str | tuple[int, int] | None) -> tuple[int, int]:
         return 0, min(32, cores + 4)
     if isinstance(max_workers, str):
         if max_workers != "auto":
-            raise ValueError(f"max_workers must be a number, 'auto', (least, most) or None, not {max_workers!r}")
+            raise ValueError(
+                f"max_workers must be a number, 'auto', (least, most) or None, not {max_workers!r}"
+            )
         return cores, max(32, 8 * cores)
     if isinstance(max_workers, tuple):
         least, most = max_workers
@@ -399,8 +419,10 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
 
 
 def _after_fork_in_child() -> None:
+    _std._global_shutdown_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for crew in list(_crews):
         crew.threads.clear()
+        crew.starting._at_fork_reinit()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
