@@ -71,15 +71,15 @@ def task(turns: int, seconds: float) -> None:
         time.sleep(seconds)
 
 
-def turns_in(seconds: float) -> int:
-    """Turns of the loop that take so long when nothing disturbs them."""
-    turns = 100_000
+def turns_per_second() -> float:
+    """Turns of the loop in a second of processor time, when nothing disturbs them."""
+    turns = 20_000
     best = math.inf
-    for _ in range(30):
-        start = time.perf_counter()
+    for _ in range(300):
+        start = time.thread_time()
         loop(turns)
-        best = min(best, time.perf_counter() - start)
-    return max(1, round(turns * seconds / best))
+        best = min(best, time.thread_time() - start)
+    return turns / best
 
 
 def rate(
@@ -109,10 +109,10 @@ def all_processes(pool: Any, workers: int) -> None:
         future.result()
 
 
-def measure(percent: int, rounds: int, quick: bool) -> Result:
-    """All contenders at all numbers of workers."""
+def measure(percent: int, speed: float, rounds: int, quick: bool) -> Result:
+    """All contenders at all numbers of workers; `speed` is that of the loop."""
     compute, wait = TASKS[percent]
-    turns = turns_in(compute)
+    turns = round(speed * compute)
     seconds = 0.01 if quick else SAMPLE
     context = multiprocessing.get_context("forkserver")
     threads, processes = (THREADS[:3], PROCESSES[:1]) if quick else (THREADS, PROCESSES)
@@ -347,9 +347,10 @@ def main() -> int:
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     head = report.header()
+    speed = turns_per_second()
     results = {}
     for percent in TASKS:
-        results[percent] = found = measure(percent, rounds, options.quick)
+        results[percent] = found = measure(percent, speed, rounds, options.quick)
         workers, tasks = found.chosen
         print(
             f"{percent} % waiting; formula {found.formula}; chosen in {BOUNDS}: {workers} ({tasks:,.0f} tasks/s)"
