@@ -20,6 +20,7 @@ import concurrent.futures
 import json
 import math
 import multiprocessing
+import statistics
 import sys
 import threading
 import time
@@ -54,7 +55,7 @@ class Result(NamedTuple):
     rates: dict[str, dict[int, float]]
     #: What a pool of one worker recommends.
     formula: int
-    #: The workers of a pool that chooses their number, in the end, and its tasks a second.
+    #: The workers of a pool that chooses their number, and its tasks a second.
     chosen: tuple[int, float]
 
 
@@ -144,18 +145,20 @@ def measure(percent: int, speed: float, rounds: int, quick: bool) -> Result:
 
 
 def follow(turns: int, wait: float, seconds: float) -> tuple[int, float]:
-    """Keep a pool busy that chooses its workers: how many in the end, and tasks a second in the second half."""
+    """Keep a pool busy that chooses its workers; in the second half of the time, the median number and tasks a second."""
     with ThreadPoolExecutor(BOUNDS, max_pending=1_000) as pool:
         begin = time.perf_counter()
-        half, done = begin + seconds / 2, 0
+        half, done, seen = begin + seconds / 2, 0, []
         while time.perf_counter() < begin + seconds:
             pool.submit(task, turns, wait)
-            if not done and time.perf_counter() > half:
-                half, done = time.perf_counter(), pool.stats().done
-        stats = pool.stats()
-        found = (stats.done - done) / (time.perf_counter() - half)
+            if time.perf_counter() > half:
+                stats = pool.stats()
+                if not seen:
+                    half, done = time.perf_counter(), stats.done
+                seen.append(stats.workers)
+        found = (pool.stats().done - done) / (time.perf_counter() - half)
         pool.shutdown(cancel_futures=True)
-        return stats.workers, found
+        return round(statistics.median(seen)), found
 
 
 def overheads(rounds: int, quick: bool) -> dict[str, float]:
