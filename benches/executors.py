@@ -145,7 +145,7 @@ def measure(percent: int, speed: float, rounds: int, quick: bool) -> Result:
 
 
 def follow(turns: int, wait: float, seconds: float) -> tuple[int, float]:
-    """Keep a pool busy that chooses its workers; in the second half of the time, the median number and tasks a second."""
+    """Keep a pool busy that chooses its workers: their median number in the second half of the time, tasks a second."""
     with ThreadPoolExecutor(BOUNDS, max_pending=1_000) as pool:
         begin = time.perf_counter()
         half, done, seen = begin + seconds / 2, 0, []
