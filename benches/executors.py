@@ -305,7 +305,7 @@ def table(results: dict[int, Result], costs: dict[str, float], head: dict[str, A
     """What the page says about this run."""
     lines = [
         f"Measured on {head['date']} at commit {head['commit']}: {head['cpu']}, {head['cpus']} CPUs, {head['system']}, "
-        f"CPython {head['python']}. Tasks a second, the best round.",
+        f"CPython {head['python']}, load {head['load']:.0f} before it began. Tasks a second, the best round.",
         "",
         f"| waiting | formula | threads, raddle: 1 worker | best | near the formula | chosen in {BOUNDS} "
         "| threads, stdlib: best | processes: best |",
