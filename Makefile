@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHONS ?= $(shell tools/pythons)
 VENVS := target/venv
 
-.PHONY: help demo test setup build fmt lint rust loom python stress soak bench bench-smoke examples clean
+.PHONY: help demo test build fmt lint rust loom python programs soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ loom: ## the core's protocols under the model checker
 
 python: build ## Python tests on every Python
 	@for python in $(PYTHONS); do $(VENVS)/$$(basename $$python)/bin/python -m pytest -q || exit 1; done
+
+programs: build ## test suites of other packages, on python and on raddle, on every Python
+	@for python in $(PYTHONS); do $$python tools/programs $$python || exit 1; done
 
 soak: build ## the long runs: 100,000 random programs, 10,000 exits, stress without end in sight (hours)
 	RADDLE_STRESS=50 RADDLE_PROGRAMS=100000 RADDLE_EXITS=10000 \

@@ -11,13 +11,18 @@ import _thread
 import importlib
 import os
 import sys
-import weakref
+from _weakref import ref
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FunctionType, ModuleType
-from typing import Any, NamedTuple
 
 from raddle import _originals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
+    from raddle._named_tuple import NamedTuple
 
 __all__ = ["Installation", "install", "uninstall"]
 
@@ -35,6 +40,8 @@ class Area(NamedTuple):
     """Private classes whose live instances must be instances of a replaced class too, and that class."""
     aliases: tuple[tuple[str, str, str], ...] = ()
     """Other ways to a constructor, as (module, name, public name): only for finding what was missed."""
+    package: str | None = None
+    """The package whose import replaces it, if that has not been imported yet: who never does pays nothing."""
 
 
 AREAS = (
@@ -48,9 +55,9 @@ AREAS = (
     ),
     Area("queue", added=("ShutDown",)),
     Area("sched"),
-    Area("concurrent.futures._base"),
-    Area("concurrent.futures.thread"),
-    Area("concurrent.futures"),
+    Area("concurrent.futures._base", package="concurrent.futures"),
+    Area("concurrent.futures.thread", package="concurrent.futures"),
+    Area("concurrent.futures", package="concurrent.futures"),
 )
 
 # Public functions that look their type up at each call, so that taking them early does no harm.
@@ -63,7 +70,8 @@ class Installation:
     """What ``install()`` did.
 
     Attributes:
-        replaced: the standard names that are raddle's now, such as ``"threading.Lock"``.
+        replaced: the standard names that are raddle's now, such as ``"threading.Lock"``. Those of
+            ``concurrent.futures`` are replaced when that is imported, and listed from then on.
         missed: sentences about what still is the standard library's. Looked for at the first access, in the
             modules that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand.
     """
@@ -75,7 +83,7 @@ class Installation:
         # (object, attribute, before, now), in order of change
         self._undo: list[tuple[Any, str, Any, Any]] = []
         self._originals: dict[int, tuple[str, Any]] = {}  # id of a standard object: (its public name, itself)
-        self._loaded = [(name, weakref.ref(module)) for name, module in _modules() if not _is_owner(name)]
+        self._loaded = [(name, ref(module)) for name, module in _modules() if not _is_owner(name)]
         self._missed: list[str] | None = None
 
     @property
@@ -111,6 +119,7 @@ def install() -> Installation:
             _current = done
             for _, _, mirror in pairs:
                 getattr(mirror, "_installed", _nothing)()
+            sys.meta_path.insert(0, _finder)
         return _current
 
 
@@ -121,8 +130,10 @@ def uninstall() -> None:
         if _current is not None:
             _restore(_current)
             _current = None
+            if _finder in sys.meta_path:
+                sys.meta_path.remove(_finder)
             for area in AREAS:
-                mirror = sys.modules["raddle." + area.standard]
+                mirror = sys.modules.get("raddle." + area.standard)
                 getattr(mirror, "_uninstalled", _nothing)()
 
 
@@ -137,10 +148,50 @@ def _import_areas() -> list[tuple[Area, ModuleType, ModuleType]]:
             "raddle.install() works in the main interpreter only: "
             "in a sub-interpreter its extension cannot be loaded"
         )
+    return _load(area for area in AREAS if area.package is None or area.package in sys.modules)
+
+
+def _load(areas: Iterable[Area]) -> list[tuple[Area, ModuleType, ModuleType]]:
+    """The areas with their standard modules and mirrors."""
     return [
         (area, importlib.import_module(area.standard), importlib.import_module("raddle." + area.standard))
-        for area in AREAS
+        for area in areas
     ]
+
+
+class _Finder:
+    """Replaces the names of a package when it is imported after ``install()``."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        areas = [area for area in AREAS if area.package == name]
+        if not areas:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                break
+        else:
+            return None
+        loader: Any = spec.loader
+        load = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            self._replace(areas)
+
+        # On this one loader, which stays what it is to whoever asks it for the source.
+        loader.exec_module = exec_module
+        return spec
+
+    def _replace(self, areas: list[Area]) -> None:
+        # Loaded without the lock: another thread may hold it and wait for an import of this one.
+        loaded = _load(areas)
+        with _lock:
+            if _current is not None:
+                for area, standard, mirror in loaded:
+                    _replace(_current, area, standard, mirror)
+
+
+_finder: Any = _Finder()
 
 
 def _in_main_interpreter() -> bool:
@@ -225,10 +276,10 @@ def _modules() -> Iterator[tuple[str, ModuleType]]:
 
 
 def _find_missed(
-    loaded: list[tuple[str, weakref.ref[ModuleType]]], originals: dict[int, tuple[str, Any]]
+    loaded: list[tuple[str, ref[ModuleType]]], originals: dict[int, tuple[str, Any]]
 ) -> Iterator[str]:
-    for name, ref in loaded:
-        module = ref()
+    for name, reference in loaded:
+        module = reference()
         if module is not None:
             # Not vars(): it would load a lazy module.
             yield from _missed_in(name, object.__getattribute__(module, "__dict__"), name, originals)

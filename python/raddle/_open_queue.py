@@ -7,12 +7,15 @@ program may change while it holds ``self.mutex``, and each call ends up here. Th
 
 from __future__ import annotations
 
+import queue as _std
 from collections import deque
 from heapq import heapify, heappop, heappush
-from time import monotonic
-from typing import Any
 
 from raddle import _raddle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: The module of the exceptions, `raddle.queue`; it sets this, as it imports this module.
 errors: Any = None
@@ -71,6 +74,11 @@ def hook_qsize(self: Any) -> int:
     return len(self.queue)
 
 
+def _now() -> float:
+    """By the standard module's clock, which a program's tests may have replaced."""
+    return _std.time()  # type: ignore[attr-defined,no-any-return]
+
+
 # The parts are read from the instance's dictionary: its attributes of the same names have to ask first whether the
 # queue is open. A program that replaces one replaces it there.
 
@@ -83,9 +91,9 @@ def put(self: Any, item: Any, block: bool, timeout: float | None) -> None:
             raise errors.ShutDown
         maxsize = self.maxsize
         if maxsize > 0 and self._qsize() >= maxsize:
-            deadline = None if timeout is None else monotonic() + timeout
+            deadline = None if timeout is None else _now() + timeout
             while self._qsize() >= self.maxsize:
-                remaining = None if deadline is None else deadline - monotonic()
+                remaining = None if deadline is None else deadline - _now()
                 if not block or (remaining is not None and remaining <= 0.0):
                     raise errors.Full
                 not_full.wait(remaining)
@@ -101,11 +109,11 @@ def get(self: Any, block: bool, timeout: float | None) -> Any:
     not_empty = parts["not_empty"]
     with not_empty:
         if not self._qsize():
-            deadline = None if timeout is None else monotonic() + timeout
+            deadline = None if timeout is None else _now() + timeout
             while not self._qsize():
                 if parts["is_shutdown"]:
                     raise errors.ShutDown
-                remaining = None if deadline is None else deadline - monotonic()
+                remaining = None if deadline is None else deadline - _now()
                 if not block or (remaining is not None and remaining <= 0.0):
                     raise errors.Empty
                 not_empty.wait(remaining)

@@ -7,7 +7,6 @@ lock does the same; give it one.
 """
 
 import _thread
-import concurrent.futures
 import queue
 import sched
 import threading
@@ -17,7 +16,6 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "Event",
-    "Future",
     "LifoQueue",
     "Lock",
     "PriorityQueue",
@@ -26,7 +24,6 @@ __all__ = [
     "Semaphore",
     "SimpleQueue",
     "Thread",
-    "ThreadPoolExecutor",
     "Timer",
     "allocate_lock",
     "scheduler",
@@ -50,6 +47,3 @@ Queue = queue.Queue
 SimpleQueue = queue.SimpleQueue
 
 scheduler = sched.scheduler
-
-Future = concurrent.futures.Future
-ThreadPoolExecutor = concurrent.futures.ThreadPoolExecutor

@@ -12,17 +12,21 @@ Importing any of raddle's mirrors turns detection on, for reports only. ``enable
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
 import threading as _std
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TextIO
 
 from raddle import _raddle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple, TextIO
+else:
+    from raddle._named_tuple import NamedTuple
 
 __all__ = [
     "STALL_EXIT_CODE",
@@ -49,6 +53,8 @@ _NOT_THE_PROGRAM = (_HERE, os.path.abspath(_std.__file__), "<frozen runpy>", "<f
 class DeadlockError(RuntimeError):
     """Waiting would never end: the threads named in the message wait for each other.
 
+    The message is one line, since the report has been printed when this is raised.
+
     Attributes:
         report: the ``Report``, with all parties.
     """
@@ -56,7 +62,8 @@ class DeadlockError(RuntimeError):
     code = "raddle-deadlock"
 
     def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
+        waits = ", ".join(f"'{party.thread_name}' for {_wanted(party)}" for party in report.parties)
+        super().__init__(f"{_circle(report.parties)}: {waits}")
         self.report = report
 
 
@@ -184,14 +191,14 @@ def disable() -> None:
 
 
 def find() -> list[Report]:
-    """The deadlocks there are at this moment, whether they have been reported or not. Takes some milliseconds.
+    """The deadlocks there are at this moment, whether they have been reported or not. Takes about 30 ms.
 
-    A party that looks up from its wait just then would hide its deadlock: three looks are put together.
+    A party that looks up from its wait just then would hide its deadlock: several looks are put together, further and
+    further apart, as it has to get the GIL before it sleeps again.
     """
     found: dict[tuple[Any, ...], tuple[bool, list[Any]]] = {}
-    for attempt in range(3):
-        if attempt:
-            time.sleep(0.002)
+    for pause in (0.0, 0.002, 0.004, 0.008, 0.016):
+        time.sleep(pause)
         for proven, parties in _raddle.deadlocks():
             found.setdefault(
                 tuple(sorted((ident, since) for ident, _, _, since, _ in parties)), (proven, parties)
@@ -294,6 +301,8 @@ def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None
     frame = (frames or sys._current_frames()).get(ident)
     if frame is None:
         return None, ""
+    import traceback  # slow to load, and most programs never get here
+
     summary = traceback.extract_stack(frame)
     # Frames that start the thread or the program, and those that wait on its behalf, are not the program's.
     own = [entry for entry in summary if not entry.filename.startswith(_NOT_THE_PROGRAM)] or summary[-1:]
@@ -350,10 +359,7 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
         parties.append(Party(_thread_name(ident), ident, holds, item, kind, since, site, stack))
     names = [party.thread_name for party in parties]
     advice = _advice(parties)
-    lines = [
-        f"raddle: {'deadlock' if proven else 'likely deadlock'}: "
-        + (f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself")
-    ]
+    lines = [f"raddle: {'deadlock' if proven else 'likely deadlock'}: {_circle(parties)}"]
     for party, (_, _, _, _, holders) in zip(parties, raw, strict=True):
         lines.extend(
             _party_lines(party, [(ident, site) for ident, site in holders if _thread_name(ident) in names])
@@ -364,9 +370,16 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
     return Report("deadlock", proven, parties, advice, "\n".join(lines))
 
 
+def _circle(parties: list[Party]) -> str:
+    return f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself"
+
+
+def _wanted(party: Party) -> str:
+    return " ".join(filter(None, (_WAITS.get(party.kind, ""), _describe(party.waits_for, party.kind))))
+
+
 def _party_lines(party: Party, holders: list[tuple[int, Any]]) -> list[str]:
-    what = " ".join(filter(None, (_WAITS.get(party.kind, ""), _describe(party.waits_for, party.kind))))
-    lines = [f"  Thread '{party.thread_name}' waits for {what}"]
+    lines = [f"  Thread '{party.thread_name}' waits for {_wanted(party)}"]
     if party.site:
         file, _, line = party.site.rpartition(":")
         lines.append(f'    in {party.kind}, at File "{file}", line {line}')
@@ -461,16 +474,12 @@ def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
 
 def _handles_signals() -> bool:
     """Whether the program has a signal handler of its own, which may end the main thread's wait."""
-    for number in signal.valid_signals():
+    for number in _signal.valid_signals():
         try:
-            handler = signal.getsignal(number)
+            handler = _signal.getsignal(number)
         except (OSError, ValueError):
             continue
-        if (
-            callable(handler)
-            and handler is not signal.default_int_handler
-            and not isinstance(handler, signal.Handlers)
-        ):
+        if callable(handler) and handler is not _signal.default_int_handler:
             return True
     return False
 

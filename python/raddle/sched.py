@@ -15,9 +15,12 @@ from __future__ import annotations
 import time as _time
 from collections.abc import Callable, Iterable, Mapping
 from sched import Event
-from typing import Any
 
 from raddle import _raddle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Event", "Periodic", "scheduler"]
 

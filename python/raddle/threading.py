@@ -11,6 +11,7 @@ have ``state``, and ``snapshot()`` tells of all threads what they hold and what 
 
 from __future__ import annotations
 
+import atexit as _atexit
 import os as _os
 import sys as _sys
 import threading as _std
@@ -34,13 +35,17 @@ from threading import (  # by name for type checkers; what the running Python ha
     settrace,
     stack_size,
 )
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-if not TYPE_CHECKING:
+TYPE_CHECKING = False  # as type checkers know it
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
     from threading import *  # noqa: F403
 
-from raddle import _originals, _raddle
-from raddle._raddle import (
+    from raddle._named_tuple import NamedTuple
+
+from raddle import _originals, _raddle  # noqa: E402
+from raddle._raddle import (  # noqa: E402
     Barrier,
     BoundedSemaphore,
     Condition,
@@ -100,9 +105,8 @@ if _HANDLES:
 else:
     from threading import _start_new_thread  # type: ignore[attr-defined]
 
-#: Set when the interpreter exits and waits for its threads.
-_exiting = False
-#: Set when it has: a timer started from then on gets its thread at once, or the error that there is none.
+#: Set when the interpreter exits and has waited for its threads: a timer started from then on gets its thread at once,
+#: or the error that there is none.
 _exited = False
 
 
@@ -365,9 +369,9 @@ class Timer(Thread):
             if not self._cancelled and not ("finished" in self.__dict__ and self.finished.is_set()):
                 self._name  # noqa: B018 - makes the Thread
                 self._launch(wait=False)
-        except RuntimeError:
+        except RuntimeError as error:
             # At exit 3.12 starts no more threads. Nobody waits for a daemon; others run in the service thread.
-            if not _exiting:
+            if "interpreter shutdown" not in str(error):
                 raise
             if not self.daemon:
                 self._run_here()
@@ -508,16 +512,26 @@ def _to_wait_for() -> list[_StdThread]:
 
 def _wait_for_threads() -> None:
     """At exit, before the interpreter waits for its threads itself: wait for raddle's, through the door."""
-    global _exiting, _exited
-    _exiting = True
     while (alive := _to_wait_for()) or _raddle.timer_is_serving():
         for thread in alive:
             thread.join()
         if not alive:
             # A timer is between the heap and its thread, for some microseconds; joining cannot reach it there.
             _raddle.yield_now()
+    _close_timers()
+
+
+def _close_timers() -> None:
+    """Nothing fires any more: the thread that serves timers must not meet an interpreter that is no longer there."""
+    global _exited
     _exited = True
-    _raddle.timer_cancel_all()
+    _raddle.timer_close()
+    while _raddle.timer_is_serving():
+        _raddle.yield_now()
+
+
+# After the callbacks of the program's own, which were registered later as a rule.
+_atexit.register(_close_timers)
 
 
 if _HANDLES:
@@ -545,7 +559,7 @@ else:
         def release(self) -> None:
             pass
 
-    class _ShutdownLocks(set[Any]):
+    class _ShutdownLocks(set):  # type: ignore[type-arg]
         """The locks that the interpreter takes at exit: before all others the one that waits through the door."""
 
         _exit = _ExitLock()

@@ -524,7 +524,7 @@ class TestRaise:
             assert told["ended"] == (sorted(parties) if proven else [])
             program.end()
 
-    def test_error_tells_all(self, app):
+    def test_error_is_one_line_and_has_the_report(self, app):
         source = """
 enable()
 a, b = threading.RLock(name="a"), threading.RLock(name="b")
@@ -539,7 +539,8 @@ def two():
             a.acquire()
         except RuntimeError as error:
             say(type(error) is deadlock.DeadlockError, error.code, error.report is deadlock.reports()[0])
-            say(str(error) == str(error.report), b.owner.name, a.owner.name)
+            say(b.owner.name, a.owner.name, [party.thread_name for party in error.report.parties][0])
+            say(error)
             raise
 party(one)
 party(two)
@@ -552,7 +553,11 @@ say(a.owner, b.owner)
             told = program.told()
             program.end()
             if told["errors"][0][0] == "two":
-                assert "True raddle-deadlock True\nTrue two one\n" in program.out.text
+                one, two = "'one' for RLock 'b'", "'two' for RLock 'a'"
+                first = re.search("two one (one|two)", program.out.text)[1]
+                waits = f"{one}, {two}" if first == "one" else f"{two}, {one}"
+                assert f"True raddle-deadlock True\ntwo one {first}\n" in program.out.text
+                assert f"\n2 threads wait for each other: {waits}\n" in program.out.text
             assert program.err.text.count("raddle: ") == 1
 
     def test_locks_work_after_it(self, app):
@@ -614,7 +619,14 @@ say("end")
         with app(source, {"on_deadlock": "raise"}) as program:
             program.end()
             assert program.out.text == "went on\nend\n"
-            assert program.err.text.count("DeadlockError") == 1 and "Exception in thread" in program.err.text
+            # What is printed is the report, and a traceback that ends in one line.
+            report, _, traceback = program.err.text.partition("Exception in thread")
+            assert report.startswith("raddle: deadlock: ") and report.count("Advice: ") == 1
+            last = traceback.splitlines()[-1]
+            assert last.startswith(
+                "raddle.deadlock.DeadlockError: 2 threads wait for each other: 'Thread-"
+            ), last
+            assert program.err.text.count("Advice: ") == program.err.text.count("DeadlockError") == 1
 
     @pytest.mark.parametrize("delay", [0.1, 0.28, 0.3, 0.32, 0.34, 0.5])
     def test_where_one_party_cannot_be_raised_in(self, app, delay):

@@ -4,6 +4,7 @@
 
 import copy
 import gc
+import queue as standard
 import sys
 import threading
 import time
@@ -218,9 +219,11 @@ class QueueCases(ObjectCases):
         assert queue.empty()
 
     def test_timeouts_that_nobody_looks_at(self, cls, errors):
-        unbounded = cls()
-        for timeout in (-1, "x", INF, object()):
-            unbounded.put(1, timeout=timeout)
+        reached_into = cls()
+        assert not reached_into.queue
+        for unbounded in (cls(), reached_into):
+            for timeout in (-1, "x", INF, object()):
+                unbounded.put(1, timeout=timeout)
         queue = cls(1)
         queue.put(1, False, -1)
         with pytest.raises(errors.Full):
@@ -410,6 +413,26 @@ class QueueCases(ObjectCases):
                 assert queue.mutex.locked()
                 assert in_thread(queue.mutex.acquire, False) is False
             assert not queue.mutex.locked()
+
+    def test_clock_and_waits_of_a_test(self, cls, errors, monkeypatch):
+        """A program's tests let time pass as they please: `queue.time` and the condition's `wait` are theirs."""
+        queue = cls(1)
+        queue.put(1)
+        now, waits = [1e9], []
+
+        def wait(timeout):
+            waits.append(timeout)
+            now[0] += timeout
+
+        monkeypatch.setattr(standard, "time", lambda: now[0])
+        monkeypatch.setattr(queue.not_full, "wait", wait)
+        monkeypatch.setattr(queue.not_empty, "wait", wait)
+        with pytest.raises(errors.Full):
+            queue.put(2, timeout=1000)
+        queue.get()
+        with pytest.raises(errors.Empty):
+            queue.get(timeout=2000)
+        assert waits == [1000, 2000]
 
     def test_waiting_on_a_condition_by_hand(self, cls):
         """A program that waits until something was put, and leaves it there."""

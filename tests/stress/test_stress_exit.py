@@ -1,13 +1,17 @@
 """Interpreter exits with daemon threads blocked in every kind of wait, looping, and in timers.
 
-The exit code and the output must be those of a program without threads; 10,000 exits are the soak.
+The exit code and the output must be those of a program without threads. `RADDLE_EXITS` of them; 10,000 are the soak.
 """
 
 import concurrent.futures
+import os
+import subprocess
 
 import pytest
 
 from tools import rng_for, run_child, scaled
+
+EXITS = int(os.environ.get("RADDLE_EXITS", "60"))
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(7200)]
 
@@ -116,13 +120,33 @@ def run_one(impl, number):
 
 def test_random_exits(impl):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda number: run_one(impl, number), range(scaled(60, soak=10_000))))
+        list(pool.map(lambda number: run_one(impl, number), range(EXITS)))
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
 def test_each_kind_once(raddle, daemon):
     program = [raddle.prelude + SETUP, daemon, "time.sleep(0.01)", "print('main ends')"]
     done = run_child("\n".join(program))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "main ends\n", "")
+
+
+def test_daemon_timer_while_the_interpreter_ends(impl):
+    """From 3.12 on no thread can be started by then: nobody waits for a daemon, and nothing is to be said."""
+    code = "import atexit, time\ntimer(0.05, int)\natexit.register(time.sleep, 0.3)\n"
+    done = run_child(impl.prelude + SETUP + code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_daemon_timer_after_the_interpreter_has_ended(impl):
+    """The process is held up behind the interpreter's end, in C, until the timer is long due."""
+    code = """
+import ctypes
+timer(0.25, int)
+ctypes.pythonapi.Py_AtExit(ctypes.cast(ctypes.CDLL(None).getchar, ctypes.c_void_p))
+print('main ends')
+"""
+    with subprocess.Popen(["sleep", "0.8"], stdout=subprocess.PIPE) as holds_up:
+        done = run_child(impl.prelude + SETUP + code, stdin=holds_up.stdout)
     assert (done.returncode, done.stdout, done.stderr) == (0, "main ends\n", "")
 
 

@@ -166,8 +166,8 @@ mod _raddle {
 
     /// Takes all timers out.
     #[pyfunction]
-    fn timer_cancel_all() {
-        timer::cancel_all();
+    fn timer_close() {
+        timer::close();
     }
 
     /// Says which exceptions queues raise, and which module serves open ones.

@@ -206,15 +206,20 @@ fn put(py: Python<'_>, this: Me<'_>, item: Item, patience: Patience) -> PyResult
         (NotPut::Full, Patience::Until(deadline)) => put_slow(py, this, me, item, deadline),
         (NotPut::Closed, _) => Err(shut_down(py)),
         (NotPut::Raised(error), _) => Err(error),
-        (NotPut::Open, patience) => {
-            let (block, timeout) = match patience {
-                Patience::None => (false, py.None().into_bound(py)),
-                Patience::Until(deadline) => (true, left(py, deadline)?),
-            };
-            let block = block.into_bound_py_any(py)?;
-            call_open(py, this, "put", &[item.into_bound(py), block, timeout]).map(drop)
-        }
+        (NotPut::Open, patience) => put_open(py, this, &item.into_bound(py), patience, None),
     }
+}
+
+/// With the caller's own `timeout` if there is one, else with what is left.
+fn put_open<'py>(
+    py: Python<'py>,
+    this: Me<'_>,
+    item: &Bound<'py, PyAny>,
+    patience: Patience,
+    timeout: Option<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let [block, timeout] = open_patience(py, patience, timeout)?;
+    call_open(py, this, "put", &[item.clone(), block, timeout]).map(drop)
 }
 
 #[cold]
@@ -314,22 +319,38 @@ fn take<'py>(py: Python<'py>, this: Me<'_>, patience: Patience) -> PyResult<Boun
         Ok(item) => return Ok(item.into_bound(py)),
         Err(NotGot::Closed) => return Err(shut_down(py)),
         Err(NotGot::Raised(error)) => return Err(error),
-        Err(NotGot::Open) => return get_open(py, this, patience),
+        Err(NotGot::Open) => return get_open(py, this, patience, None),
         Err(NotGot::Empty) => {}
     }
     let Patience::Until(deadline) = patience else {
         return Err(empty(py));
     };
-    let again = || get_open(py, this, Patience::Until(deadline));
+    let again = || get_open(py, this, Patience::Until(deadline), None);
     get_slow(py, &this.queue, this.address(), deadline, || try_get(py, this, me), again)
 }
 
-fn get_open<'py>(py: Python<'py>, this: Me<'_>, patience: Patience) -> PyResult<Bound<'py, PyAny>> {
-    let (block, timeout) = match patience {
-        Patience::None => (false, py.None().into_bound(py)),
-        Patience::Until(deadline) => (true, left(py, deadline)?),
+/// With the caller's own `timeout` if there is one, else with what is left.
+fn get_open<'py>(
+    py: Python<'py>,
+    this: Me<'_>,
+    patience: Patience,
+    timeout: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    call_open(py, this, "get", &open_patience(py, patience, timeout)?)
+}
+
+/// `block` and `timeout` as `raddle._open_queue` takes them.
+fn open_patience<'py>(
+    py: Python<'py>,
+    patience: Patience,
+    timeout: Option<Bound<'py, PyAny>>,
+) -> PyResult<[Bound<'py, PyAny>; 2]> {
+    let (block, timeout) = match (patience, timeout) {
+        (Patience::None, _) => (false, py.None().into_bound(py)),
+        (Patience::Until(_), Some(timeout)) => (true, timeout),
+        (Patience::Until(deadline), None) => (true, left(py, deadline)?),
     };
-    call_open(py, this, "get", &[block.into_bound_py_any(py)?, timeout])
+    Ok([block.into_bound_py_any(py)?, timeout])
 }
 
 /// `block` and `timeout` of put and get: a negative time-out is an error.
@@ -354,11 +375,14 @@ fn put_args(py: Python<'_>, this: Me<'_>, fast: Fast, most: usize) -> PyResult<(
         return Err(missing("put", "item"));
     };
     // As the standard library: without a bound there is nothing to wait for, and the rest is not looked at.
-    let patience = if this.queue.capacity() == 0 && !this.is_open() {
+    let patience = if this.queue.capacity() == 0 {
         Patience::Until(Deadline::NEVER)
     } else {
         block_timeout(block.as_ref(), timeout.as_ref())?
     };
+    if this.is_open() {
+        return put_open(py, this, &item, patience, timeout);
+    }
     put(py, this, Item::new(item.as_ptr()), patience)
 }
 
@@ -443,7 +467,9 @@ unsafe extern "C" fn py_get(
         if this.queue.is_closed() && this.queue.is_empty() {
             return Err(shut_down(py));
         }
-        Ok(take(py, this, block_timeout(block.as_ref(), timeout.as_ref())?)?.into_ptr())
+        let patience = block_timeout(block.as_ref(), timeout.as_ref())?;
+        let item = if this.is_open() { get_open(py, this, patience, timeout) } else { take(py, this, patience) };
+        Ok(item?.into_ptr())
     })
 }
 
@@ -524,7 +550,8 @@ unsafe extern "C" fn py_get_many(
             return Ok(list.into_ptr());
         }
         while list.len() < most {
-            let next = if this.is_open() { get_open(py, this, Patience::None) } else { take(py, this, Patience::None) };
+            let next =
+                if this.is_open() { get_open(py, this, Patience::None, None) } else { take(py, this, Patience::None) };
             match next {
                 Ok(item) => list.append(item)?,
                 // What is taken is given, whatever the next one would have raised.

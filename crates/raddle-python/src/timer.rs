@@ -18,7 +18,8 @@ static TIMERS: Timers<Held> = Timers::new(fire);
 
 /// In the service thread: attaches for one timer.
 fn fire(timer: Held) {
-    // SAFETY: the thread is not attached; at interpreter exit the call does not return.
+    // SAFETY: the thread is not attached. The interpreter is there: it closes the timers before it goes, and waits
+    // until none is being served.
     let state = python(|| unsafe { ffi::PyGILState_Ensure() });
     // SAFETY: attached now; the reference is the heap's, given up here.
     unsafe {
@@ -90,9 +91,9 @@ pub(crate) fn pending(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     Ok(list)
 }
 
-/// Takes all out, without a call: at exit, when only daemons are left.
-pub(crate) fn cancel_all() {
-    for held in TIMERS.cancel_all() {
+/// Takes all out, without a call, and lets no more in: at exit, when only daemons are left.
+pub(crate) fn close() {
+    for held in TIMERS.close() {
         // SAFETY: attached; the heap's reference.
         unsafe { gil::decref(held.0) };
     }

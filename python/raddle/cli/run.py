@@ -14,9 +14,14 @@ from _frozen_importlib import BuiltinImporter
 from _frozen_importlib_external import MAGIC_NUMBER, PathFinder, SourceFileLoader, SourcelessFileLoader
 from collections.abc import Callable
 from types import CodeType, ModuleType, TracebackType
-from typing import Any, NamedTuple, NoReturn
 
 from raddle.cli import USAGE_ERROR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple, NoReturn
+else:
+    from raddle._named_tuple import NamedTuple
 
 __all__ = ["Options", "run"]
 

@@ -332,14 +332,16 @@ impl<'a> Parking<'a> {
         let timed = self.deadline.is_timed();
         let nudges = nudges();
         // Published first, asked second: of two threads that close a cycle at once, one sees the other.
-        if sleeping.nudges != nudges {
+        let nudged = sleeping.nudges != nudges;
+        if nudged {
             sleeping.nudges = nudges;
             sleeping.looks = 0;
         }
-        if sleeping.look_at == u64::MAX
+        if (nudged || sleeping.look_at == u64::MAX)
             && (sleeping.signals || (!timed && sleeping.looks < MOST_LOOKS && self.host.suspects()))
         {
-            sleeping.look_at = now() + (FIRST_LOOK << (2 * sleeping.looks));
+            // Never later than it was to be: those who are nudged again and again look all the same.
+            sleeping.look_at = sleeping.look_at.min(now() + (FIRST_LOOK << (2 * sleeping.looks)));
         }
         if let Err(stop) = self.host.stopped() {
             sleeping.publication.awake();

@@ -16,6 +16,8 @@ const IDLE: u64 = 2_000_000_000;
 struct State<V> {
     heap: DeadlineHeap<u64, V>,
     running: bool,
+    /// No timer is added any more.
+    closed: bool,
     /// Taken out and not yet through `serve`.
     serving: bool,
     /// When the thread looks next if nobody wakes it.
@@ -34,7 +36,13 @@ impl<V: Send + 'static> Timers<V> {
     /// No timers; `serve` gets the value of each when it is due, in the service thread.
     pub const fn new(serve: fn(V)) -> Self {
         Self {
-            state: Spin::new(State { heap: DeadlineHeap::new(), running: false, serving: false, looks_at: 0 }),
+            state: Spin::new(State {
+                heap: DeadlineHeap::new(),
+                running: false,
+                closed: false,
+                serving: false,
+                looks_at: 0,
+            }),
             earlier: Signal::new(),
             serve,
         }
@@ -43,9 +51,12 @@ impl<V: Send + 'static> Timers<V> {
     /// Adds a timer; never blocks. The ticket cancels it.
     ///
     /// # Errors
-    /// The value, if the service thread cannot be started.
+    /// The value, if the service thread cannot be started, or after [`Timers::close`].
     pub fn add(&'static self, deadline: Deadline, value: V) -> Result<Ticket, V> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(value);
+        }
         let ticket = state.heap.insert(deadline.nanoseconds(), value);
         let (start, wake) = (!state.running, deadline.nanoseconds() < state.looks_at);
         state.running = true;
@@ -104,9 +115,11 @@ impl<V: Send + 'static> Timers<V> {
         }
     }
 
-    /// Takes all timers out.
-    pub fn cancel_all(&self) -> Vec<V> {
-        self.state.lock().heap.take_all().into_iter().map(|(_, value)| value).collect()
+    /// Takes all timers out and lets no more in. One may still be on its way: see [`Timers::is_serving`].
+    pub fn close(&self) -> Vec<V> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.heap.take_all().into_iter().map(|(_, value)| value).collect()
     }
 
     fn run(&'static self) {
@@ -159,6 +172,7 @@ impl<V: Send + 'static> Timers<V> {
         let mut state = self.state.lock();
         std::mem::forget(std::mem::take(&mut state.heap));
         state.running = false;
+        state.closed = false;
         state.serving = false;
         state.looks_at = 0;
     }
@@ -194,5 +208,14 @@ mod tests {
         drop(sender);
         assert_eq!(receiver.iter().collect::<Vec<_>>(), [1, 3]);
         assert!(TIMERS.is_empty());
+    }
+
+    #[test]
+    fn closed_timers_are_given_back_and_no_more_are_taken() {
+        static CLOSED: Timers<u32> = Timers::new(|_| unreachable!("none is due"));
+        CLOSED.add(Deadline::after(Duration::from_secs(3600)), 1).unwrap();
+        assert_eq!(CLOSED.close(), [1]);
+        assert_eq!(CLOSED.add(Deadline::after(Duration::ZERO), 2), Err(2));
+        assert!(CLOSED.is_empty() && !CLOSED.is_serving());
     }
 }

@@ -16,7 +16,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import raddle.cancel  # noqa: F401 - tells the extension what to raise in tasks that are to stop
-from raddle import _originals, _raddle
+from raddle import _raddle
 
 __all__ = ["Future", "as_completed", "wait"]
 
@@ -25,14 +25,11 @@ _T = TypeVar("_T")
 if TYPE_CHECKING:
     # To a type checker it is the standard library's future, whose methods say the same as the core's.
     class _Core: ...
-
-    _Parent = _std.Future
 else:
-    _Parent = _originals.Future
     _Core = _raddle.Future
 
 
-class Future(_Core, _Parent[_T]):
+class Future(_Core, _std.Future[_T]):
     """The result of a task, to come: a subtype of ``concurrent.futures.Future``.
 
     Follows CPython's. Waits are interrupted by Ctrl-C, and a wait that can never end is reported. A callback runs in a

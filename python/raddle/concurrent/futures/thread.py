@@ -13,7 +13,7 @@ from contextvars import copy_context
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-from raddle import _originals, _raddle
+from raddle import _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.queue import Empty, Full
 from raddle.threading import Lock, RLock, Thread, current_thread
@@ -28,7 +28,6 @@ _std._global_shutdown_lock = RLock()  # type: ignore[assignment]
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
 if TYPE_CHECKING:
-    _Parent = _std.ThreadPoolExecutor
 
     class _Core:
         def __init__(self, line: _raddle.Line) -> None: ...
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
         ) -> Future[Any]: ...
         def _map(self, fn: Any, arguments: Iterator[Any], timeout: float | None) -> Iterator[Any]: ...
 else:
-    _Parent = _originals.ThreadPoolExecutor
     _Core = _raddle.Executor
 
 
@@ -179,7 +177,7 @@ class _Crew:
 _crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 
 
-class ThreadPoolExecutor(_Core, _Parent):
+class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
     """Threads that run tasks: a subtype of ``concurrent.futures.ThreadPoolExecutor``.
 
     Args:
