@@ -33,7 +33,7 @@ from typing import Any
 SAMPLE_LIMIT = 90.0
 
 #: Adapters that take part in every row they have the needed types for, in the order of their turns.
-CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue")
+CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue", "mp_threadpool")
 
 #: What the reader sees for each adapter.
 LABELS = {
@@ -43,6 +43,8 @@ LABELS = {
     "culsans": "culsans",
     "aiologic": "aiologic",
     "simplequeue": "_queue.SimpleQueue",
+    "mp_threadpool": "multiprocessing.pool.ThreadPool",
+    "sequential": "one after the other",
 }
 
 #: Adapter modules; the underscore keeps a module from shadowing the package it adapts.
@@ -53,10 +55,23 @@ MODULES = {
     "culsans": "culsans_",
     "aiologic": "aiologic_",
     "simplequeue": "simplequeue",
+    "mp_threadpool": "mp_threadpool",
+    "sequential": "sequential",
 }
 
 #: Subjects in the order they are run and printed; each is a module of this package.
-SUBJECTS = ("locks", "queues", "handover", "events", "timers", "sched_", "threads", "idle", "memory")
+SUBJECTS = (
+    "locks",
+    "queues",
+    "handover",
+    "events",
+    "timers",
+    "sched_",
+    "threads",
+    "futures",
+    "idle",
+    "memory",
+)
 
 Workload = Callable[[Any, int], "tuple[float, float]"]
 
@@ -341,7 +356,7 @@ def verdict(record: dict[str, Any]) -> str:
     if record["kind"] == "idle":
         over = statistics.median(ours) - statistics.median(base)
         return "no more CPU" if over <= IDLE_SLACK else "more CPU"
-    if record["kind"] == "memory":
+    if record["kind"] == "memory" and record["target"] is None:
         return "no larger" if statistics.median(ours) <= statistics.median(base) / EQUAL else "larger"
     if record.get("same") and record["target"] is None:
         return "same object"

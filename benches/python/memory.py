@@ -5,12 +5,14 @@ stacks of one thread per Timer show. Objects are held in a list that exists, wit
 reading.
 """
 
+import threading
+
 from .harness import check, row
 
 _MANY = {
     "kind": "memory",
     "own_process": True,
-    "contenders": ("stdlib", "raddle", "culsans", "aiologic"),
+    "contenders": ("stdlib", "raddle", "culsans", "aiologic", "mp_threadpool"),
     "least": 50_000,
     "quick": 2_000,
     "step": 1,
@@ -92,3 +94,25 @@ def timer(impl, n, seconds):
         return one
 
     return _growth(n, make)
+
+
+@row("memory.future", "Future", needs=["Future"], **_MANY)
+def future(impl, n, seconds):
+    return _growth(n, impl.Future)
+
+
+@row(
+    "memory.task",
+    "task that waits for a worker, with its Future",
+    needs=["ThreadPoolExecutor"],
+    target=2,
+    **_MANY,
+)
+def task(impl, n, seconds):
+    """One worker, which waits; the function and its argument are the same for all."""
+    gate = threading.Event()
+    with impl.ThreadPoolExecutor(1) as pool:
+        pool.submit(gate.wait)
+        growth = _growth(n, lambda: pool.submit(abs, 7))
+        gate.set()
+    return growth

@@ -147,7 +147,7 @@ def best_peer(record: dict[str, Any]) -> tuple[str, float] | None:
     """The quickest contender that is neither the baseline nor raddle, and its median ratio."""
     ranked = []
     for name in record["contenders"]:
-        if name in (record["baseline"], record["measured"], "raddle", "raddle_sites", "stdlib"):
+        if name in (record["baseline"], record["measured"], "raddle", "raddle_sites"):
             continue
         found = ratio(record, name)
         if found is not None:

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIME_LIMIT = 30  # seconds for one program; all but a few need less than one
 
-CHAPTERS = [*range(1, 12), 13, 14, 15]
+CHAPTERS = [*range(1, 16), 19, 22]
 
 PRINTED = {
     "ch01_processes_and_threads.py": """
@@ -92,6 +92,21 @@ PRINTED = {
         cleared: wait(timeout=0.02) returns False
         ping pong ping pong ping pong
         """,
+    "ch12_thread_pool.py": """
+        rye running: True - spelt running: False - spelt done: False
+        cancel rye: False - cancel spelt: True True
+        True True
+        after the end of the pool: cannot schedule new futures after shutdown
+        callbacks: [45, 4950]
+        map: [1024, 27, 16]
+        exception: ValueError
+        taken: 2 - 2 tasks wait for a worker already
+        asked to stop: True
+        ended by CancelledError
+        its time was up: DeadlineExceeded
+        the pool goes on
+        logged: ['ValueError'] True
+        """,
     "ch13_local.py": """
         ['Ann: done', 'Ben: done', 'Cleo: done']
         the main thread has a user: False
@@ -115,6 +130,37 @@ PRINTED = {
         an event that is gone cannot be cancelled: ValueError
         hours between rounds: [2.0, 2.0]
         on the real clock: [0.02, 0.04, 0.06]
+        """,
+    "ch19_how_many.py": """
+        1 ms computing and  0 ms waiting, 4 cores: 4 threads
+        1 ms computing and  1 ms waiting, 4 cores: 8 threads
+        1 ms computing and  9 ms waiting, 4 cores: 40 threads
+        1 ms computing and 99 ms waiting, 4 cores: 400 threads
+        ask: 20 done, 0 failed, 0 pending
+        compute: 20 done, 0 failed, 0 pending
+        asking waits most of its time: True
+        it wants more workers than computing: True
+        eight threads took less than that: True
+        the same results: True
+        threads computed here: True
+        processes did elsewhere: True
+        the pool has grown: True - within its bounds: True
+        """,
+    "ch22_futures.py": """
+        /         4000 bytes
+        /rust     8000 bytes
+        /python  18000 bytes
+        the same pages: True - sooner: True
+        asked for: ['/', '/rust', '/python']
+        arrived:   ['/python', '/', '/rust']
+        done: True - not done: True
+        late: TimeoutError - done: False
+        in the end: ('/slow', 100)
+        missing: True 404
+        state: False False False
+        callback: hello
+        state: True hello
+        awaited: 8000 [4000, 4000]
         """,
 }
 

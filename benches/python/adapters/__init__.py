@@ -11,4 +11,5 @@ costs nothing at the call.
     Subclass, Overriding                          Queue with an empty body; with _init, _put, _get, _qsize overridden
     put_all(queue, items), get_all(queue, n)      the best the package has for a batch
     scheduler()                                   sched.scheduler
+    Future ThreadPoolExecutor wait as_completed   as in concurrent.futures
 """

@@ -1,5 +1,6 @@
-"""The baseline: threading, queue and sched of the running interpreter."""
+"""The baseline: threading, queue, sched and concurrent.futures of the running interpreter."""
 
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from sched import scheduler
 from threading import (

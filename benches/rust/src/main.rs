@@ -1,7 +1,7 @@
-//! raddle's core beside `std`, `parking_lot`, `crossbeam-channel` and `flume`.
+//! raddle's core beside `std`, `parking_lot`, `crossbeam-channel`, `flume`, `rayon` and `threadpool`.
 //!
 //! ```text
-//! cargo run --release                 everything, about two minutes
+//! cargo run --release                 everything, about three minutes
 //! cargo run --release -- --quick      a smoke run: every row once and small; figures mean nothing
 //! cargo run --release -- queue        rows whose title contains "queue"
 //! cargo run --release -- --markdown   the table in Markdown
@@ -11,6 +11,7 @@ mod handover;
 mod locks;
 mod measure;
 mod pin;
+mod pools;
 mod queues;
 
 use measure::{Options, Row};
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
         }
     }
 
-    let rows: Vec<Row> = locks::rows().into_iter().chain(queues::rows()).chain(handover::rows()).collect();
+    let rows: Vec<Row> =
+        [locks::rows(), queues::rows(), handover::rows(), pools::rows()].into_iter().flatten().collect();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "raddle's core, {cpus} CPUs, {} rounds of {:?} a sample, contenders in turn",

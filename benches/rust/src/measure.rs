@@ -44,18 +44,25 @@ pub struct Row {
     pub cpus: usize,
     /// Whether all threads share one core.
     pub pinned: bool,
+    /// Operations of every sample, where their number is what the row is about.
+    pub size: Option<u64>,
     pub contenders: Vec<Contender>,
 }
 
 impl Row {
     /// Wherever the system likes.
     pub fn new(title: &'static str, cpus: usize, contenders: Vec<Contender>) -> Self {
-        Self { title, cpus, pinned: false, contenders }
+        Self { title, cpus, pinned: false, size: None, contenders }
     }
 
     /// On one core.
     pub fn pinned(title: &'static str, contenders: Vec<Contender>) -> Self {
-        Self { title, cpus: 1, pinned: true, contenders }
+        Self { title, cpus: 1, pinned: true, size: None, contenders }
+    }
+
+    /// As `new`, with 100,000 operations in every sample.
+    pub fn burst(title: &'static str, cpus: usize, contenders: Vec<Contender>) -> Self {
+        Self { title, cpus, pinned: false, size: Some(100_000), contenders }
     }
 
     /// Runs all rounds; the line to print.
@@ -64,7 +71,7 @@ impl Row {
         let sizes: Vec<u64> = self
             .contenders
             .iter()
-            .map(|contender| options.fixed.unwrap_or_else(|| calibrate(contender, options.sample)))
+            .map(|contender| options.fixed.or(self.size).unwrap_or_else(|| calibrate(contender, options.sample)))
             .collect();
         let mut times = vec![Vec::with_capacity(options.rounds); self.contenders.len()];
         for round in 0..options.rounds {
@@ -82,7 +89,7 @@ impl Row {
         let mut text = if markdown {
             format!("| {} | {:.1} ns | ", self.title, middle(raddle))
         } else {
-            format!("{:<44} raddle {:>8.1}", self.title, middle(raddle))
+            format!("{:<50} raddle {:>8.1}", self.title, middle(raddle))
         };
         for (place, (contender, peer)) in self.contenders[1..].iter().zip(peers).enumerate() {
             let ratios: Vec<f64> = peer.iter().zip(raddle).map(|(peer, raddle)| peer / raddle).collect();
