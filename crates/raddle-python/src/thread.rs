@@ -198,7 +198,8 @@ unsafe extern "C" fn py_start(object: *mut ffi::PyObject, bootstrap: *mut ffi::P
         };
         let run = Run { record: object, bootstrap, arrival: Some(Arrival::new()) };
         this.thread.mark_ready();
-        let started = raddle::thread::spawn(Arc::clone(&this.thread), gil::stack_size(), Box::new(move || run.run()));
+        let started =
+            raddle::thread::spawn(Some(Arc::clone(&this.thread)), gil::stack_size(), Box::new(move || run.run()));
         let Err((_, run)) = started else { return Ok(none()) };
         drop(run);
         Err(PyRuntimeError::new_err("can't start new thread"))

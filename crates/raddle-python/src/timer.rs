@@ -8,7 +8,6 @@ use pyo3::types::{PyList, PyListMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, now};
 use raddle::timer::{Ticket, Timers};
-use raddle::trace::thread::Thread;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A Timer object that the heap owns. Whoever takes it out attaches and gives the reference back.
@@ -50,7 +49,7 @@ fn fire(timer: Held) {
         let timer = timer;
         gil::as_new_thread(arrival, |py| run(py, timer, firing));
     });
-    if let Err((_, job)) = raddle::thread::spawn(Thread::new(), None, job) {
+    if let Err((_, job)) = raddle::thread::spawn(None, None, job) {
         // SAFETY: the thread is not attached; at interpreter exit the call does not return.
         let state = python(|| unsafe { ffi::PyGILState_Ensure() });
         // SAFETY: attached now; the reference is the heap's, given up here.

@@ -45,7 +45,7 @@ mod cached {
 
     #[derive(Debug)]
     struct Start {
-        record: Arc<Thread>,
+        record: Option<Arc<Thread>>,
         mask: Mask,
         job: Work,
     }
@@ -70,15 +70,16 @@ mod cached {
 
     static WORKERS: Idle<Tag, Start> = Idle::new(MOST_IDLE);
 
-    /// Runs the work in another thread, as the thread of this record: an idle one, or a new one. Never blocks.
+    /// Runs the work in another thread, as the thread of this record, or as nobody until it adopts one: in an idle
+    /// thread or a new one. Never blocks.
     ///
     /// `stack` asks for a stack of this many bytes, and so for a new thread that will not be kept. The record is
-    /// adopted before the work begins; that one, or another that the work adopts, is ended when it is over: then
-    /// whoever joins it goes on.
+    /// adopted before the work begins. The one that the thread has when the work is over is ended then: whoever joins
+    /// it goes on.
     ///
     /// # Errors
     /// Why the operating system has no thread for it, and the work.
-    pub fn spawn(record: Arc<Thread>, stack: Option<usize>, job: Job) -> Result<(), (io::Error, Job)> {
+    pub fn spawn(record: Option<Arc<Thread>>, stack: Option<usize>, job: Job) -> Result<(), (io::Error, Job)> {
         let mut start = Start { record, mask: Mask::of_this_thread(), job: Work(job) };
         if stack.is_none() {
             let traits = Traits::of_this_thread();
@@ -106,10 +107,10 @@ mod cached {
         let born = generation();
         while let Some(Start { record, mask, job }) = WORKERS.next(worker, Deadline::after(IDLE), &Alone) {
             mask.set();
-            record.adopt();
-            drop(record);
+            if let Some(record) = record {
+                record.adopt();
+            }
             (job.0)();
-            // The one it was started with, or one that the work has adopted since.
             let record = Thread::current();
             unseen.stand_in();
             Mask::all().set();
@@ -188,7 +189,7 @@ mod cached {
                 NUMBER.store(number() as usize, Ordering::SeqCst);
                 work();
             });
-            spawn(Arc::clone(&record), stack, job).map_err(|(error, _)| error).unwrap();
+            spawn(Some(Arc::clone(&record)), stack, job).map_err(|(error, _)| error).unwrap();
             join(&record);
             record.forget();
             NUMBER.load(Ordering::SeqCst) as i32
@@ -212,7 +213,7 @@ mod cached {
             for record in &records {
                 let sender = sender.clone();
                 let job = Box::new(move || sender.send(Thread::current().id()).unwrap());
-                assert!(spawn(Arc::clone(record), None, job).is_ok());
+                assert!(spawn(Some(Arc::clone(record)), None, job).is_ok());
                 join(record);
                 assert_eq!(record.life(), crate::trace::thread::Life::Dead);
                 assert_eq!(receiver.recv().unwrap(), record.id());
@@ -227,7 +228,7 @@ mod cached {
             static GATE: Event = Event::new();
             let records: Vec<_> = (0..4).map(|_| Thread::new()).collect();
             for record in &records {
-                assert!(spawn(Arc::clone(record), None, Box::new(|| GATE.wait())).is_ok());
+                assert!(spawn(Some(Arc::clone(record)), None, Box::new(|| GATE.wait())).is_ok());
             }
             GATE.set();
             records.iter().for_each(|record| join(record));
@@ -248,7 +249,7 @@ mod cached {
             let _alone = alone();
             let records: Vec<_> = (0..3).map(|_| Thread::new()).collect();
             for (at, record) in records.iter().enumerate() {
-                assert!(spawn(Arc::clone(record), None, Box::new(|| {})).is_ok());
+                assert!(spawn(Some(Arc::clone(record)), None, Box::new(|| {})).is_ok());
                 join(record);
                 assert_eq!(idle(), at + 1);
             }
