@@ -882,7 +882,7 @@ class TestAuto:
         assert before > 8
 
         def settled():
-            for future in [pool.submit(compute, 0.003) for _ in range(100)]:
+            for future in [pool.submit(compute, 0.003) for _ in range(30)]:
                 future.result(20)
             return pool._max_workers < before and pool.stats().workers < before
 

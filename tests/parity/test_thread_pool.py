@@ -309,8 +309,11 @@ class TestSubmit:
         class Thing:
             pass
 
+        class Bad(Exception):
+            pass
+
         def task(thing):
-            raise OSError(thing)
+            raise Bad(thing)
 
         pool, references = make(1), []
         for _ in range(10):
@@ -575,17 +578,18 @@ class TestMap:
 
     def test_dropped_early(self, make, gate):
         """What has not begun is cancelled when the iterator goes."""
-        pool, ran = make(1), []
+        pool, ran, begun = make(1), [], threading.Event()
 
         def task(number):
             if number:
+                begun.set()
                 gate.wait(20)
             ran.append(number)
             return number
 
         iterator = pool.map(task, range(10))
         assert next(iterator) == 0
-        wait_until(lambda: pool._work_queue.qsize() == 8, "the second has begun")
+        assert begun.wait(20)
         del iterator
         gc.collect()
         gate.set()
@@ -726,18 +730,19 @@ class TestMapWithBuffersize:
         assert list(results) == [1, 2, 3]
 
     def test_iterable_that_raises_later(self, make, gate):
-        pool, ran = make(1), []
+        pool, ran, begun = make(1), [], threading.Event()
 
         def arguments():
             yield from range(3)
             raise OSError("no")
 
         def task(number):
+            begun.set()
             gate.wait(20)
             ran.append(number)
 
         results = pool.map(task, arguments(), buffersize=3)
-        wait_until(lambda: pool._work_queue.qsize() == 2, "the first has begun")
+        assert begun.wait(20)
         with pytest.raises(OSError):
             next(results)
         gate.set()
@@ -763,16 +768,17 @@ class TestMapWithBuffersize:
             next(results)
 
     def test_dropped_early(self, make, gate):
-        pool, ran = make(1), []
+        pool, ran, begun = make(1), [], threading.Event()
 
         def task(number):
             if number:
+                begun.set()
                 gate.wait(20)
             ran.append(number)
 
         results = pool.map(task, itertools.count(), buffersize=4)
         next(results)
-        wait_until(lambda: pool._work_queue.qsize() == 3, "the second has begun")
+        assert begun.wait(20)
         del results
         gate.set()
         pool.shutdown()
