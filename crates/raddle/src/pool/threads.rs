@@ -224,7 +224,7 @@ mod tests {
         let pool = ThreadPool::new(1);
         let bad = pool.spawn(|| std::panic::resume_unwind(Box::new("expected")));
         let good = pool.spawn(|| 7);
-        let lost: Lost = bad.join().map(|()| ()).unwrap_err();
+        let lost: Lost = bad.join().unwrap_err();
         assert_eq!(*lost.0.downcast::<&str>().unwrap(), "expected");
         assert_eq!(good.join().unwrap(), 7);
     }
