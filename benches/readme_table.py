@@ -6,11 +6,15 @@
 markers `<!-- bench:begin -->` and `<!-- bench:end -->` of README.md, and of README.zh-CN.md where it exists. In it are
 the rows with a target, the memory rows, and every row that raddle loses on either interpreter; `--keep FOLDER` keeps
 all rows and samples as JSON, and `--from A.json --from B.json` writes the table from such files.
+
+`--core` runs the core's own benches in Rust instead and writes their table between the markers
+`<!-- core:begin -->` and `<!-- core:end -->`.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import subprocess
 import sys
@@ -25,7 +29,6 @@ sys.path.insert(0, str(ROOT))
 from benches.python import report  # noqa: E402  the path comes first
 from benches.python.harness import LABELS, LOSSES, short, verdict  # noqa: E402
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 MEMORY = ("memory.lock", "memory.event", "memory.queue", "memory.timer")
 
@@ -72,13 +75,14 @@ def arguments() -> argparse.Namespace:
         metavar="FILE",
         help="JSON of an earlier run",
     )
+    parser.add_argument("--core", action="store_true", help="the table of the core, in Rust")
     parser.add_argument("--repeat", type=int, metavar="N", help="rounds per row")
     parser.add_argument("--quick", action="store_true", help="smoke run; nothing is written")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the JSON files here")
     parser.add_argument("--print", action="store_true", help="print the table instead of writing it")
     options = parser.parse_args()
-    if not options.python and not options.files:
-        parser.error("give --python twice, or --from")
+    if not options.core and not options.python and not options.files:
+        parser.error("give --python twice, --from or --core")
     return options
 
 
@@ -176,29 +180,55 @@ def table(results: list[dict[str, Any]], language: str, command: str) -> str:
     return "\n".join(text)
 
 
-def insert(path: Path, text: str) -> bool:
-    """Put the text between the markers of the file; False where there is no such file."""
+CORE_WORDS = {
+    "en": "Measured on {date}. Nanoseconds for one operation; in brackets how many times as fast raddle is: median "
+    "(smallest..largest round). Repeat with `cargo run --release -p raddle-benches`.",
+    "zh": "测量于 {date}。数值为每次操作的纳秒数；括号内是 raddle 快多少倍：中位数（最小..最大的一轮）。"
+    "重新测量：`cargo run --release -p raddle-benches`。",
+}
+
+
+def core_table(lines: list[str], language: str) -> str:
+    """The text between the core's markers, from the rows that the benches in Rust print."""
+    date = datetime.date.today().isoformat()
+    return "\n".join([CORE_WORDS[language].format(date=date), "", *lines])
+
+
+def run_core(quick: bool) -> list[str]:
+    """The rows of the core's benches, in Markdown."""
+    line = ["cargo", "run", "-q", "--release", "-p", "raddle-benches", "--", "--markdown"]
+    done = subprocess.run(line + ["--quick"] * quick, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [row for row in done.stdout.splitlines() if row.startswith("|")]
+
+
+def insert(path: Path, name: str, text: str) -> bool:
+    """Put the text between the markers of that name in the file; False where there is no such file."""
     if not path.exists():
         return False
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     whole = path.read_text(encoding="utf-8")
-    if whole.count(BEGIN) != 1 or whole.count(END) != 1:
-        sys.exit(f"{path.name} needs the markers {BEGIN} and {END}, once each")
-    before, rest = whole.split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    if whole.count(begin) != 1 or whole.count(end) != 1:
+        sys.exit(f"{path.name} needs the markers {begin} and {end}, once each")
+    before, rest = whole.split(begin)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     return True
 
 
 def main() -> None:
     """The command."""
     options = arguments()
-    results = run(options)
-    command = "make bench"
+    if options.core:
+        rows = run_core(options.quick)
+        part, texts = "core", {language: core_table(rows, language) for language in WORDS}
+    else:
+        results = run(options)
+        part, texts = "bench", {language: table(results, language, "make bench") for language in WORDS}
     if options.print or options.quick:
-        print(table(results, "en", command) + "\n\n" + table(results, "zh", command))
+        print("\n\n".join(texts.values()))
         return
     for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
-        if insert(ROOT / name, table(results, language, command)):
+        if insert(ROOT / name, part, texts[language]):
             print(f"wrote the table of {name}")
 
 

@@ -161,22 +161,42 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
         let py = unsafe { Python::assume_attached() };
         // Getting attached may have taken until somebody who ran Python was through, and had woken one of them.
         if all_stuck().is_none_or(|(now, _)| now != numbers) {
-            return false;
+            return Ok(false);
         }
         me.rouse();
-        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return false };
+        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return Ok(false) };
         let told = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&stall, &[&tokens])?));
-        told.unwrap_or_else(|error| {
-            gil::unraisable(py, error, std::ptr::null_mut());
-            false
-        })
+        told.or_else(|error| failed(py, host, error).map(|()| false))
     });
-    if !told {
-        if let Some(told) = TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            told.remove(&numbers);
+    let told = match told {
+        Ok(told) => told,
+        Err(stop) => {
+            forget(&numbers);
+            return Err(stop);
         }
+    };
+    if !told {
+        forget(&numbers);
     }
     Ok(Look::Settled)
+}
+
+/// What was about to be told was not.
+fn forget(key: &Vec<u64>) {
+    if let Some(told) = TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        told.remove(key);
+    }
+}
+
+/// A reporter raised. In the thread that handles signals that was a handler (Ctrl-C), and it ends the wait; of any
+/// other thread nobody can be told.
+fn failed(py: Python<'_>, host: &PyHost, error: pyo3::PyErr) -> Result<(), Stop> {
+    if host.raises() && gil::is_main_thread() {
+        error.restore(py);
+        return Err(Stop::Interrupted);
+    }
+    gil::unraisable(py, error, std::ptr::null_mut());
+    Ok(())
 }
 
 /// Attached: hands a deadlock to Python, and raises what it gives back.
@@ -195,10 +215,7 @@ fn tell_deadlock(host: &PyHost, deadlock: &Deadlock) -> Result<(), Stop> {
             pyo3::PyErr::from_value(error).restore(py);
             Err(Stop::Interrupted)
         }
-        Err(error) => {
-            gil::unraisable(py, error, std::ptr::null_mut());
-            Ok(())
-        }
+        Err(error) => failed(py, host, error),
     }
 }
 
