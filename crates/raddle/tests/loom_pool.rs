@@ -246,7 +246,7 @@ fn add_when_there_is_room(line: &Line, mut job: Ticket, host: &dyn Host) -> bool
 }
 
 /// *Seeded*: `withdrawn` not notifying, or notifying before it counts; `gone` not counted down where the task leaves the
-/// line (`next`, `take_oldest`).
+/// line.
 #[test]
 fn a_withdrawn_task_makes_room_and_counts_once() {
     check(3, || {
@@ -273,6 +273,8 @@ fn a_withdrawn_task_makes_room_and_counts_once() {
             taken += usize::from(job.is_ok());
         }
         assert_eq!((taken, line.pending()), (2, 0));
+        assert!(line.add(ticket(|| ())).is_ok());
+        assert_eq!(line.pending(), 1);
     });
 }
 
