@@ -341,7 +341,7 @@ class TestAsCompleted:
         """Where each has to be waited for: quadratic, it would take twenty times what the standard library takes."""
 
         def seconds(impl):
-            futures = [impl.futures.Future() for _ in range(10_000)]
+            futures = [impl.futures.Future() for _ in range(8_000)]
             iterator = impl.futures.as_completed(futures)
 
             def end():

@@ -12,8 +12,7 @@ fn wait(collector: &Collector<usize>, host: &dyn Host) -> Result<(), Stop> {
     collector.wait_slow(&mut parking(Kind::Future, &Nobody, host))
 }
 
-/// *Seeded*: the count not compared under the lock; `word` counted before the item is in; the wake left out; `SeqCst`
-/// of the count weakened to `Release`.
+/// *Seeded*: the wake left out; `word` not counted; `SeqCst` of its count weakened to `Release`.
 #[test]
 fn the_last_of_all_wakes_the_waiter_and_shows_what_came_before() {
     check(3, || {
@@ -60,8 +59,7 @@ fn an_urgent_one_lets_the_waiter_go_alone() {
     });
 }
 
-/// As `as_completed` waits: for any, again and again. *Seeded*: only the first of those that arrive waking (a flag not
-/// taken back by `take`); `take` leaving one.
+/// As `as_completed` waits: for any, again and again. *Seeded*: the number compared after the lock has been let go.
 #[test]
 fn one_by_one_none_is_missed() {
     check(3, || {

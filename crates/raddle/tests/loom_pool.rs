@@ -114,40 +114,44 @@ fn a_worker_that_falls_asleep_misses_no_task() {
     });
 }
 
-/// One adder, two tasks, the first of which needs the second: whoever takes the first leaves the second to another.
-/// *Seeded*: `rouse` in `next` left out; `add` starting no worker for a task beyond those awake; `rouse` not counting
-/// the one it wakes as awake... is only slower, and is not seen.
+/// One adder, two tasks, the first of which needs the second: whoever takes the first leaves the second to another, who
+/// may be awake, asleep, or not started yet. *Seeded*: `rouse` in `next` left out; `add` starting no worker for a task
+/// beyond those there are.
 #[test]
 fn tasks_that_wait_for_each_other_run_at_once_where_there_may_be_two_workers() {
-    check(2, || {
-        let (line, gate, ran) = (line(2, 0), Arc::new(Event::new()), Arc::new(Semaphore::new(0)));
-        let mut workers: Vec<_> = {
-            // Wakes up, or falls asleep, while the others come.
-            add(&line, ticket(|| ())).into_iter().collect()
-        };
-        let (opened, done) = (Arc::clone(&gate), Arc::clone(&ran));
-        workers.extend(add(
-            &line,
-            ticket(move || {
+    for warm in 0..3 {
+        check(if warm < 2 { 2 } else { 1 }, move || {
+            let (line, gate, ran) = (line(2, 0), Arc::new(Event::new()), Arc::new(Semaphore::new(0)));
+            let mut workers = Vec::new();
+            for _ in 0..warm {
+                workers.extend(add(&line, ticket(|| ())));
+            }
+            if warm == 2 {
+                // Both have gone to sleep, or are about to.
+                while line.workers() != (workers.len(), workers.len()) {
+                    loom::thread::yield_now();
+                }
+            }
+            let (opened, done) = (Arc::clone(&gate), Arc::clone(&ran));
+            let first = ticket(move || {
                 wait(&opened);
                 done.release(1);
-            }),
-        ));
-        let done = Arc::clone(&ran);
-        workers.extend(add(
-            &line,
-            ticket(move || {
+            });
+            let done = Arc::clone(&ran);
+            let second = ticket(move || {
                 gate.set();
                 done.release(1);
-            }),
-        ));
-        acquire(&ran);
-        acquire(&ran);
-        line.close();
-        for worker in workers {
-            worker.join().unwrap();
-        }
-    });
+            });
+            workers.extend(add(&line, first));
+            workers.extend(add(&line, second));
+            acquire(&ran);
+            acquire(&ran);
+            line.close();
+            for worker in workers {
+                worker.join().unwrap();
+            }
+        });
+    }
 }
 
 /// *Seeded*: `close` waking one only, or none; a worker of a closed line leaving before it has looked at the line.
@@ -242,7 +246,7 @@ fn add_when_there_is_room(line: &Line, mut job: Ticket, host: &dyn Host) -> bool
 }
 
 /// *Seeded*: `withdrawn` not notifying, or notifying before it counts; `gone` not counted down where the task leaves the
-/// line (`next`, `take_oldest`).
+/// line.
 #[test]
 fn a_withdrawn_task_makes_room_and_counts_once() {
     check(3, || {
@@ -269,6 +273,8 @@ fn a_withdrawn_task_makes_room_and_counts_once() {
             taken += usize::from(job.is_ok());
         }
         assert_eq!((taken, line.pending()), (2, 0));
+        assert!(line.add(ticket(|| ())).is_ok());
+        assert_eq!(line.pending(), 1);
     });
 }
 
