@@ -201,8 +201,15 @@ impl Model {
             },
             Step::GiveUp(nth) => {
                 let Some(at) = self.pick(nth, &[Place::Asleep]) else { return Ok(()) };
-                prop_assert!(self.core.give_up(&Arc::clone(&self.workers[at].1)), "on no list");
-                self.workers.remove(at);
+                // A task may count on it: then it is woken instead.
+                let others = self.count(Place::Awake) + self.count(Place::Fresh) + self.count(Place::Asleep) - 1;
+                let leaves = self.pending() <= others;
+                prop_assert_eq!(self.core.give_up(&Arc::clone(&self.workers[at].1)), leaves, "a sleeper gives up");
+                if leaves {
+                    self.workers.remove(at);
+                } else {
+                    self.workers[at].0 = Place::Awake;
+                }
             }
             Step::SetMost(most) => {
                 self.most = most;
