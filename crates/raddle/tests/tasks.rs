@@ -214,6 +214,12 @@ impl Model {
             Step::SetMost(most) => {
                 self.most = most;
                 self.core.set_most(most);
+                // Those beyond the number are woken to leave: the ones that have slept longest.
+                let asleep = self.core.workers().1;
+                while self.count(Place::Asleep) > asleep {
+                    let at = self.workers.iter().position(|worker| worker.0 == Place::Asleep).unwrap();
+                    self.workers[at].0 = Place::Awake;
+                }
             }
             Step::SetLimit(limit) => {
                 self.limit = limit;
