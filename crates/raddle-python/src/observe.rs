@@ -63,6 +63,9 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::QueueJoin => "Queue.join",
         Kind::Join => "Thread.join",
         Kind::Sleep => "sched",
+        Kind::Receive => "Connection.recv",
+        Kind::Send => "Connection.send",
+        Kind::Ready => "connection.wait",
     }
 }
 

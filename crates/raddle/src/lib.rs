@@ -8,6 +8,7 @@
 
 #[cfg(not(raddle_loom))]
 pub mod detect;
+pub mod ipc;
 pub mod park;
 pub mod primitive;
 pub mod queue;

@@ -65,6 +65,12 @@ pub enum Kind {
     Join,
     /// The next event of a scheduler, or plain sleep.
     Sleep,
+    /// A message from another process.
+    Receive,
+    /// Room for a message to another process.
+    Send,
+    /// One of several descriptors to be ready.
+    Ready,
 }
 
 /// How sure it is that nobody but the wakers named can end a wait.
