@@ -190,7 +190,7 @@ impl PyChannel {
         let channel = &ends.incoming;
         let host = PyHost::new();
         let asked = self.asked((Kind::QueueGet, Kind::Receive), name, &host, patience);
-        let mut over = false;
+        let (mut over, mut waited) = (false, false);
         loop {
             let busy = match attempt(channel, &host)? {
                 Ok(received) => return Ok(received),
@@ -202,7 +202,8 @@ impl PyChannel {
                 Err(RecvError::Busy) => true,
                 Err(RecvError::Empty) => {
                     channel.nothing_there();
-                    if channel.is_at_end() {
+                    // A wait ends at the end too.
+                    if (waited || patience == Patience::None) && channel.is_at_end() {
                         return Err(PyEOFError::new_err(()));
                     }
                     false
@@ -211,6 +212,7 @@ impl PyChannel {
             match asked.deadline(busy) {
                 Some(deadline) if !over => {
                     over = !asked.wait(py, channel, deadline, Channel::wait_message)?;
+                    waited = true;
                 }
                 _ => return Err(empty(py)),
             }

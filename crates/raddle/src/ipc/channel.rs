@@ -19,6 +19,7 @@ use super::process::Identity;
 use super::side::{DESCRIPTOR, Fields, Holding, SLEEPERS, Side, alive};
 use crate::park::{Deadline, Outside, Parking, Stop, now};
 use crate::trace::{Claim, Kind, Resource, Waker};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
@@ -83,6 +84,12 @@ const PIECE: u64 = SMALLEST;
 
 /// A message longer than this is checked against the memory that there is before room is made for it.
 const DOUBTED: u64 = 1 << 20;
+
+/// What a descriptor says whose other end is gone, or which is gone itself.
+const HUNG_UP: libc::c_short = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+
+/// How long a reader of a pipe sleeps before it looks whether a writer was killed before it could ring.
+const LOOK_FOR_MESSAGE: u64 = 500_000_000;
 
 /// How long a writer that waits for room sleeps before it looks whether anybody is left to read.
 const LOOK_FOR_READER: u64 = 50_000_000;
@@ -201,8 +208,8 @@ impl Bell {
                     libc::read(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len());
                 }
                 Bell::Socket(fd) => {
-                    let fd = fd.as_raw_fd();
-                    while libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) > 0 {}
+                    let (fd, most) = (fd.as_raw_fd(), bytes.len());
+                    while libc::recv(fd, bytes.as_mut_ptr().cast(), most, libc::MSG_DONTWAIT) == most as isize {}
                 }
             }
         }
@@ -214,7 +221,7 @@ impl Bell {
         let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
         // SAFETY: one descriptor; does not wait.
         let answered = unsafe { libc::poll(&mut asked, 1, 0) };
-        answered > 0 && asked.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+        answered > 0 && asked.revents & HUNG_UP != 0
     }
 }
 
@@ -425,9 +432,20 @@ impl Channel {
         self.place(&mut ours, &theirs, tag & MOST_TAGS, parts, length)?;
         ours[written::COUNT] = ours[written::COUNT].wrapping_add(1);
         ours[written::BYTES] = ours[written::BYTES].wrapping_add(length);
-        holding.announce(&|| self.bell.ring());
+        // Who selects the descriptor by means of its own must not miss it: it is rung before. Our own waiters can look
+        // again, and are better woken when the message is there and the lock is free: see "Ringing late" in the README.
+        let late = Cell::new(false);
+        holding.announce(&|| if self.may_ring_late() { late.set(true) } else { self.bell.ring() });
         holding.commit(&ours);
+        drop(holding);
+        if late.get() {
+            self.bell.ring();
+        }
         Ok(())
+    }
+
+    fn may_ring_late(&self) -> bool {
+        matches!(self.bell, Bell::Socket(_)) && self.header().selected.load(Ordering::SeqCst) == 0
     }
 
     /// Writes a message behind the tail, where no reader looks, and says in `ours` what to commit.
@@ -687,10 +705,13 @@ impl Channel {
         loop {
             match self.try_arm(heard) {
                 Some(true) => return Ok(()),
-                Some(false) if self.bell.is_hung_up() => return Ok(()),
                 Some(false) => {
                     let mut asked = [libc::pollfd { fd: self.bell.fd(), events: libc::POLLIN, revents: 0 }];
-                    parking.park_outside(Outside::Descriptors(&mut asked), Deadline::NEVER)?;
+                    let look = Deadline::at(now() + LOOK_FOR_MESSAGE);
+                    parking.park_outside(Outside::Descriptors(&mut asked), look)?;
+                    if self.is_ready() || asked[0].revents & HUNG_UP != 0 {
+                        return Ok(());
+                    }
                     heard = asked[0].revents != 0;
                 }
                 None => self.wait_free(&header.writers, parking)?,
@@ -717,6 +738,8 @@ impl Channel {
     /// Keeps the descriptor exact from now on in this process: readable while there is something to take.
     pub fn select(&self) {
         self.selected.store(true, Ordering::Relaxed);
+        // SeqCst: pairs with the load in `may_ring_late`. Writers ring in time from the next message on.
+        self.header().selected.store(1, Ordering::SeqCst);
         self.settle();
     }
 

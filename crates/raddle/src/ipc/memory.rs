@@ -42,6 +42,8 @@ pub(crate) struct Header {
     /// The most messages, and the most bytes of messages, that may wait; 0 for no bound.
     pub(crate) items: AtomicU64,
     pub(crate) bytes: AtomicU64,
+    /// Whether some process selects the descriptor by means of its own.
+    pub(crate) selected: AtomicU64,
     pub(crate) writers: Side,
     pub(crate) readers: Side,
 }
@@ -106,6 +108,7 @@ impl Memory {
                     lanes: AtomicU64::new(lanes),
                     items: AtomicU64::new(items),
                     bytes: AtomicU64::new(bytes),
+                    selected: AtomicU64::new(0),
                     writers: Side::new(),
                     readers: Side::new(),
                 });
