@@ -94,7 +94,15 @@ impl Drop for Borrowed {
 }
 
 fn failed(error: std::io::Error) -> PyErr {
-    error.into()
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((number, text))
+        }
+        // What the core found wrong itself.
+        None => PyOSError::new_err((libc::EBADMSG, error.to_string())),
+    }
 }
 
 fn closed() -> PyErr {
