@@ -33,7 +33,7 @@ from typing import Any
 SAMPLE_LIMIT = 90.0
 
 #: Adapters that take part in every row they have the needed types for, in the order of their turns.
-CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue")
+CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue", "faster_fifo")
 
 #: What the reader sees for each adapter.
 LABELS = {
@@ -43,6 +43,7 @@ LABELS = {
     "culsans": "culsans",
     "aiologic": "aiologic",
     "simplequeue": "_queue.SimpleQueue",
+    "faster_fifo": "faster-fifo",
 }
 
 #: Adapter modules; the underscore keeps a module from shadowing the package it adapts.
@@ -53,10 +54,11 @@ MODULES = {
     "culsans": "culsans_",
     "aiologic": "aiologic_",
     "simplequeue": "simplequeue",
+    "faster_fifo": "faster_fifo_",
 }
 
 #: Subjects in the order they are run and printed; each is a module of this package.
-SUBJECTS = ("locks", "queues", "handover", "events", "timers", "sched_", "threads", "idle", "memory")
+SUBJECTS = ("locks", "queues", "handover", "events", "timers", "sched_", "threads", "processes", "idle", "memory")
 
 Workload = Callable[[Any, int], "tuple[float, float]"]
 
@@ -131,7 +133,7 @@ def load_adapter(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"{__package__}.adapters.{MODULES[name]}")
     except ModuleNotFoundError as missing:
-        if missing.name and missing.name.split(".")[0] in {"raddle", "culsans", "aiologic"}:
+        if missing.name and missing.name.split(".")[0] in {"raddle", "culsans", "aiologic", "faster_fifo"}:
             return None
         raise
 

@@ -1,5 +1,7 @@
-"""The baseline: threading, queue and sched of the running interpreter."""
+"""The baseline: threading, queue, sched and multiprocessing of the running interpreter."""
 
+from multiprocessing import Pipe as ProcessPipe
+from multiprocessing import Queue as ProcessQueue
 from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from sched import scheduler
 from threading import (

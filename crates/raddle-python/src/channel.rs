@@ -37,6 +37,9 @@ const SMALL: usize = 2048;
 /// From this size on a message is copied detached: others may run while it is.
 const LARGE: usize = 256 * 1024;
 
+/// From this size on a message may wait for readers that are far behind, for a moment.
+const PATIENT: usize = 64 * 1024;
+
 /// How long a call that does not wait for messages waits for a lock that another process holds.
 const BUSY: Duration = Duration::from_millis(100);
 
@@ -167,6 +170,11 @@ impl PyChannel {
         };
         let host = PyHost::new();
         let asked = self.asked((Kind::QueuePut, Kind::Send), name, &host, patience);
+        if length >= PATIENT && patience != Patience::None && channel.is_far_ahead() {
+            // A nanosecond for each byte: about what it takes to copy the message.
+            let limit = Deadline::after(Duration::from_nanos(length as u64));
+            asked.wait(py, channel, limit, Channel::wait_caught_up)?;
+        }
         let mut over = false;
         loop {
             let busy = match attempt(&host) {

@@ -88,6 +88,9 @@ const DOUBTED: u64 = 1 << 20;
 /// What a descriptor says whose other end is gone, or which is gone itself.
 const HUNG_UP: libc::c_short = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
 
+/// From so many waiting bytes on, large messages may wait a little: see [`Channel::is_far_ahead`].
+const FAR_AHEAD: u64 = 4 << 20;
+
 /// How long a reader of a pipe sleeps before it looks whether a writer was killed before it could ring.
 const LOOK_FOR_MESSAGE: u64 = 500_000_000;
 
@@ -541,6 +544,20 @@ impl Channel {
             ours[written::SHUT] % QUIET_STEP != 0 || self.has_room(&ours, &theirs, length as u64).unwrap_or(true)
         };
         self.wait_word(&header.readers, &room, &|| self.bell.is_hung_up(), parking)
+    }
+
+    /// Whether so much is waiting in a channel without a bound that a writer of large messages does better to let the
+    /// readers catch up: memory that has just been read is quicker to write to than memory that is new.
+    pub fn is_far_ahead(&self) -> bool {
+        self.limits.bytes == 0 && self.statistics().is_ok_and(|now| now.bytes >= FAR_AHEAD)
+    }
+
+    /// Waits until the readers have caught up. To be given a deadline: there may be no reader.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn wait_caught_up(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        self.wait_word(&self.header().readers, &|| !self.is_far_ahead(), &|| false, parking)
     }
 
     /// Waits for a change of a side that makes `look` true, on its word; and until `gone`, which is asked now and then.
