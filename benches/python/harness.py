@@ -58,7 +58,18 @@ MODULES = {
 }
 
 #: Subjects in the order they are run and printed; each is a module of this package.
-SUBJECTS = ("locks", "queues", "handover", "events", "timers", "sched_", "threads", "processes", "idle", "memory")
+SUBJECTS = (
+    "locks",
+    "queues",
+    "handover",
+    "events",
+    "timers",
+    "sched_",
+    "threads",
+    "processes",
+    "idle",
+    "memory",
+)
 
 Workload = Callable[[Any, int], "tuple[float, float]"]
 

@@ -1,7 +1,7 @@
 """Queues and pipes between processes, which are forked for each sample and not timed.
 
-An operation is one message: put by one process and got by another, or sent to a child and back. What is timed begins when
-all children are ready, and ends when all messages have arrived. The CPU time is that of the parent alone.
+An operation is one message: put by one process and got by another, or sent to a child and back. What is timed begins
+when all children are ready, and ends when all messages have arrived. The CPU time is that of the parent alone.
 """
 
 import multiprocessing

@@ -12,6 +12,7 @@ Three ways in, from least to most:
 TYPE_CHECKING = False  # as type checkers know it; typing itself is not worth loading here
 if TYPE_CHECKING:
     from raddle import deadlock as deadlock
+    from raddle import multiprocessing as multiprocessing
     from raddle import queue as queue
     from raddle import sched as sched
     from raddle import threading as threading
@@ -22,7 +23,7 @@ __all__ = ["DeadlockError", "__version__", "install", "uninstall"]
 
 __version__ = "0.1.0"
 
-_MIRRORS = ("deadlock", "queue", "sched", "threading")
+_MIRRORS = ("deadlock", "multiprocessing", "queue", "sched", "threading")
 
 
 def install() -> "Installation":

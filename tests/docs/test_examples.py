@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIME_LIMIT = 30  # seconds for one program; all but a few need less than one
 
-CHAPTERS = [*range(1, 12), 13, 14, 15]
+CHAPTERS = [*range(1, 12), 13, 14, 15, 21]
 
 PRINTED = {
     "ch01_processes_and_threads.py": """
@@ -115,6 +115,15 @@ PRINTED = {
         an event that is gone cannot be cancelled: ValueError
         hours between rounds: [2.0, 2.0]
         on the real clock: [0.02, 0.04, 0.06]
+        """,
+    "ch21_queue_and_pipe.py": """
+        list: []
+        queue: ['saw the garden', 'saw the kitchen']
+        translated: {'one': 'eins', 'three': 'drei', 'two': 'zwei'}
+        answer: HELLO
+        answer: ANY NEWS?
+        within five seconds: True b'goodbye'
+        the other end is closed
         """,
 }
 

@@ -1,7 +1,7 @@
 """Queues and pipes between processes under faults: kills, stops, limits, exits, forks, leaks.
 
-The core's own tests (crates/raddle/tests/ipc.rs) kill processes at random instants by the thousand. Here the same is done to
-Python programs, and what surrounds a queue in Python fails.
+The core's own tests (crates/raddle/tests/ipc.rs) kill processes at random instants by the thousand. Here the same is
+done to Python programs, and what surrounds a queue in Python fails.
 """
 
 import gc
@@ -13,8 +13,8 @@ import threading
 import time
 
 import pytest
-
 import raddle.multiprocessing as mp
+
 from tools import DEADLINE, Stopwatch, check_child, rng_for, run_child, scaled, wait_until, wait_until_blocked
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(900)]
@@ -24,6 +24,11 @@ fork = mp.get_context("fork")
 
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
+
+
+def mappings():
+    with open("/proc/self/maps") as file:
+        return len(file.readlines())
 
 
 def shared_files():
@@ -398,13 +403,13 @@ class TestLeaks:
         use()
         gc.collect()
         open_before, shared_before = descriptors(), shared_files()
-        maps_before = len(open("/proc/self/maps").readlines())
+        maps_before = mappings()
         for _ in range(scaled(60)):
             use()
         gc.collect()
         assert descriptors() == open_before
         assert shared_files() <= shared_before
-        assert len(open("/proc/self/maps").readlines()) <= maps_before + 5
+        assert mappings() <= maps_before + 5
 
     def test_a_backlog_gives_its_memory_back(self):
         line = fork.Queue()
@@ -431,5 +436,3 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
         assert run_child(code).returncode == -signal.SIGKILL
         assert shared_files() <= before
-
-

@@ -258,7 +258,7 @@ class TestPipes:
 
     @pytest.mark.parametrize(
         "method",
-        "send recv send_bytes recv_bytes recv_bytes_into poll fileno close".split(),
+        ["send", "recv", "send_bytes", "recv_bytes", "recv_bytes_into", "poll", "fileno", "close"],
     )
     def test_signatures(self, impl, pipe, method):
         from multiprocessing.connection import Connection

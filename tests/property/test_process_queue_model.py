@@ -5,10 +5,9 @@ from collections import deque
 from queue import Empty, Full
 
 import pytest
+import raddle.multiprocessing as mp
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-
-import raddle.multiprocessing as mp
 from raddle.multiprocessing.connection import wait
 from raddle.queue import ShutDown
 

@@ -28,6 +28,7 @@ PARTS = {
     "sync": {"primitive", "trace", "park"},
     "queue": {"primitive", "trace", "park", "sync"},
     "timer": {"primitive", "trace", "park", "sync"},
+    "ipc": {"primitive", "trace", "park"},
     "detect": {"trace"},
 }
 
@@ -156,6 +157,11 @@ ALLOWED = {
     "queue": {"_raddle", "_open_queue", "threading"},
     "sched": {"_raddle", "threading"},
     "deadlock": {"_raddle"},
+    "multiprocessing/__init__": {"multiprocessing", "queue"},
+    "multiprocessing/_pickling": set(),
+    "multiprocessing/connection": {"_raddle", "multiprocessing"},
+    "multiprocessing/context": {"multiprocessing"},
+    "multiprocessing/queues": {"_raddle", "multiprocessing", "queue"},
     "cli/__init__": {"cli", ""},
     "cli/run": {"cli", "deadlock", ""},
 }

@@ -178,7 +178,7 @@ impl PyChannel {
         let mut over = false;
         loop {
             let busy = match attempt(&host) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(SendError::Shut) => return Err(shut_down(py)),
                 Err(SendError::Gone) => return Err(PyBrokenPipeError::new_err((libc::EPIPE, "Broken pipe"))),
                 Err(SendError::Failed(error)) => return Err(failed(error)),
@@ -192,6 +192,14 @@ impl PyChannel {
                 _ => return Err(full(py)),
             }
         }
+        // As over a pipe of the operating system, a message that does not go into it waits for its reader.
+        if self.is_pipe && length as u64 > channel.limits().bytes {
+            asked.wait(py, channel, Deadline::NEVER, Channel::wait_within_bound)?;
+            if channel.has_no_reader() && channel.is_ready() {
+                return Err(PyBrokenPipeError::new_err((libc::EPIPE, "Broken pipe")));
+            }
+        }
+        Ok(())
     }
 
     /// The next message: a bytes object, or what `room` made of it.

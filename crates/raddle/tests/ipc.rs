@@ -1,6 +1,8 @@
 //! Channels between processes: against a model, with damaged memory, and with processes that are killed.
 #![cfg(not(raddle_loom))]
 #![allow(unsafe_code, reason = "processes are forked and memory is damaged on purpose")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "system calls on what the tests have just made")]
+#![allow(clippy::print_stdout, reason = "seeds are printed")]
 
 use proptest::prelude::*;
 use raddle::ipc::{Bell, Channel, Limits, Memory, RecvError, SendError};
@@ -434,7 +436,7 @@ fn a_killed_reader_costs_at_most_the_message_it_was_reading() {
             .collect();
         let end = Instant::now() + Duration::from_micros(random(&mut state) % 2500);
         while Instant::now() < end {
-            let size = if sent % 50 == 0 { 100_000 } else { 100 };
+            let size = if sent.is_multiple_of(50) { 100_000 } else { 100 };
             let mut text = [0u32.to_le_bytes(), sent.to_le_bytes()].concat();
             text.extend(message(sent as usize, size));
             match channel.try_send((text.len() % 64) as u8, &[&text]) {

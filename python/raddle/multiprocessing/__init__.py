@@ -8,14 +8,13 @@ import importlib
 import multiprocessing as _std
 from typing import TYPE_CHECKING, Any
 
-from raddle.multiprocessing import context
-from raddle.multiprocessing import context as _context
+from raddle.multiprocessing import context as context
 from raddle.queue import ShutDown
 
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
 
-_default = _context._default_context
+_default = context._default_context
 
 #: The standard library's names that are raddle's here.
 _OWN = (

@@ -2,7 +2,8 @@
 
 The pickler is ``multiprocessing.reduction.ForkingPickler``, so that what programs have registered with it counts. Two
 things differ from ``ForkingPickler.dumps``: a pickler is used again, and what it writes is kept in pieces, so that a
-large bytes object is not copied into a larger one. For queues, large buffers (of protocol 5) stay outside of the pickle.
+large bytes object is not copied into a larger one. For queues, large buffers (of protocol 5) stay outside of the
+pickle.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ALIGNMENT = 64
 loads: Callable[[Any], Any] = pickle.loads
 
 # The standard library's own dumps; a program may have put another in its place.
-_STANDARD_DUMPS = ForkingPickler.dumps.__func__  # type: ignore[attr-defined]
+_forking: Any = ForkingPickler
+_STANDARD_DUMPS = _forking.dumps.__func__
 
 
 class _Parts(list[Any]):
@@ -42,7 +44,7 @@ class _Reducers(dict[type, Any]):
 
     def __missing__(self, cls: type) -> Any:
         try:
-            return ForkingPickler._extra_reducers[cls]  # type: ignore[attr-defined]
+            return _forking._extra_reducers[cls]
         except KeyError:
             return copyreg.dispatch_table[cls]
 
@@ -66,8 +68,8 @@ class _Picklers:
             return False
 
         options = (True, outside) if self._buffers else ()
-        pickler = ForkingPickler(parts, self._protocol, *options)  # type: ignore[call-arg]
-        pickler.dispatch_table = _Reducers()  # type: ignore[attr-defined]
+        pickler = ForkingPickler(parts, self._protocol, *options)
+        pickler.dispatch_table = _Reducers()
         return pickler, parts, buffers
 
     def dump(self, obj: Any) -> tuple[list[Any], list[Any]]:
@@ -93,14 +95,14 @@ _with_buffers = _Picklers(5, buffers=True)
 
 def dump_parts(obj: Any) -> list[Any]:
     """The pieces of the pickle of an object, in the protocol that ``ForkingPickler.dumps`` uses."""
-    if ForkingPickler.dumps.__func__ is not _STANDARD_DUMPS:  # type: ignore[attr-defined]
+    if _forking.dumps.__func__ is not _STANDARD_DUMPS:
         return [ForkingPickler.dumps(obj)]
     return _plain.dump(obj)[0]
 
 
 def dump_with_buffers(obj: Any) -> tuple[int, list[Any]]:
     """The tag and the pieces of a message that ``decode`` makes the object of again."""
-    if ForkingPickler.dumps.__func__ is not _STANDARD_DUMPS:  # type: ignore[attr-defined]
+    if _forking.dumps.__func__ is not _STANDARD_DUMPS:
         return PICKLE, [ForkingPickler.dumps(obj)]
     parts, buffers = _with_buffers.dump(obj)
     if not buffers:

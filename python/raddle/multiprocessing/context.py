@@ -41,7 +41,7 @@ __all__ = [
 class _Channels(_std.BaseContext):
     """What a context makes that is raddle's own."""
 
-    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:  # type: ignore[override]
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
         """Two connections, each of which receives what the other sends."""
         from raddle.multiprocessing.connection import Pipe
 
@@ -97,19 +97,19 @@ class DefaultContext(_Channels, _std.DefaultContext):
         """Takes nothing over: the start method is looked up when it is needed."""
 
     def get_context(self, method: str | None = None) -> Any:
-        return _of(_std._default_context.get_context(method))  # type: ignore[attr-defined]
+        return _of(_std._default_context.get_context(method))
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
-        _std._default_context.set_start_method(method, force)  # type: ignore[attr-defined]
+        _std._default_context.set_start_method(method, force)
 
     def get_start_method(self, allow_none: bool = False) -> Any:
-        return _std._default_context.get_start_method(allow_none)  # type: ignore[attr-defined]
+        return _std._default_context.get_start_method(allow_none)
 
     def get_all_start_methods(self) -> list[str]:
-        return _std._default_context.get_all_start_methods()  # type: ignore[attr-defined, no-any-return]
+        return _std._default_context.get_all_start_methods()
 
     def _standard(self) -> Any:
-        return _std._default_context.get_context()  # type: ignore[attr-defined]
+        return _std._default_context.get_context()
 
 
 _concrete: dict[str, _Channels] = {

@@ -1,7 +1,7 @@
 """``Queue``, ``JoinableQueue`` and ``SimpleQueue`` between processes, in shared memory.
 
-Subtypes of the standard library's. There is no feeder thread: ``put`` pickles and writes in the calling thread. A process
-that is killed at any moment costs at most the message that it was putting or getting.
+Subtypes of the standard library's. There is no feeder thread: ``put`` pickles and writes in the calling thread. A
+process that is killed at any moment costs at most the message that it was putting or getting.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _InSharedMemory:
         return self._channel.select()
 
 
-class Queue(_InSharedMemory, _std.Queue):
+class Queue(_InSharedMemory, _std.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes and threads: first come, first served.
 
     Args:
@@ -128,7 +128,7 @@ class Queue(_InSharedMemory, _std.Queue):
         self._attach(_new_channel(max(maxsize, 0), max(max_bytes, 0)))
 
     def __getstate__(self) -> Any:
-        _context.assert_spawning(self)  # type: ignore[arg-type]
+        _context.assert_spawning(self)
         return self._maxsize, self._ignore_epipe, *_hand_over(self._channel)
 
     def __setstate__(self, state: Any) -> None:
@@ -232,7 +232,7 @@ class Queue(_InSharedMemory, _std.Queue):
         raise ValueError(f"Queue {self!r} is closed")
 
 
-class JoinableQueue(Queue, _std.JoinableQueue):
+class JoinableQueue(Queue, _std.JoinableQueue):  # type: ignore[type-arg]
     """A ``Queue`` that knows how many of its items are done."""
 
     def task_done(self) -> None:
@@ -253,14 +253,14 @@ class JoinableQueue(Queue, _std.JoinableQueue):
         self._channel.join()
 
 
-class SimpleQueue(_InSharedMemory, _std.SimpleQueue):
+class SimpleQueue(_InSharedMemory, _std.SimpleQueue):  # type: ignore[type-arg]
     """A queue with ``put``, ``get`` and ``empty`` only. Pickling errors come out of ``put``."""
 
     def __init__(self, *, ctx: Any) -> None:
         self._attach(_new_channel(0, 0))
 
     def __getstate__(self) -> Any:
-        _context.assert_spawning(self)  # type: ignore[arg-type]
+        _context.assert_spawning(self)
         return _hand_over(self._channel)
 
     def __setstate__(self, state: Any) -> None:

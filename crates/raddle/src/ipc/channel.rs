@@ -14,14 +14,16 @@
 //! not fair.
 #![allow(unsafe_code)]
 
+use super::bell::{Bell, HUNG_UP};
 use super::memory::{Damaged, Header, Memory, RINGS, SMALLEST};
 use super::process::Identity;
+use super::ring::{Ring, WORD, padded};
 use super::side::{DESCRIPTOR, Fields, Holding, SLEEPERS, Side, alive};
 use crate::park::{Deadline, Outside, Parking, Stop, now};
 use crate::trace::{Claim, Kind, Resource, Waker};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +72,6 @@ const JUMP: u64 = 2 << 62;
 /// Go on so many bytes further in this ring.
 const SKIP: u64 = 3 << 62;
 const WHAT: u64 = 3 << 62;
-const WORD: u64 = 8;
 /// Below the kind of a record, a message's word has its tag, and below that its length.
 const TAG_SHIFT: u32 = 56;
 const MOST_TAGS: u8 = 63;
@@ -84,9 +85,6 @@ const PIECE: u64 = SMALLEST;
 
 /// A message longer than this is checked against the memory that there is before room is made for it.
 const DOUBTED: u64 = 1 << 20;
-
-/// What a descriptor says whose other end is gone, or which is gone itself.
-const HUNG_UP: libc::c_short = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
 
 /// From so many waiting bytes on, large messages may wait a little: see [`Channel::is_far_ahead`].
 const FAR_AHEAD: u64 = 4 << 20;
@@ -153,81 +151,6 @@ impl From<Damaged> for RecvError {
     }
 }
 
-/// What makes a channel's descriptor readable.
-#[derive(Clone, Debug)]
-pub enum Bell {
-    /// An eventfd that all processes share.
-    Event(Arc<OwnedFd>),
-    /// An end of a pair of stream sockets: the other end is the other party's. Its hang-up is the channel's.
-    Socket(Arc<OwnedFd>),
-}
-
-impl Bell {
-    /// A new eventfd.
-    ///
-    /// # Errors
-    /// Of the operating system.
-    pub fn event() -> io::Result<OwnedFd> {
-        use std::os::fd::FromRawFd;
-        // SAFETY: flags only; a descriptor that is given back is new.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: as above.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-
-    /// The descriptor.
-    pub fn fd(&self) -> RawFd {
-        match self {
-            Bell::Event(fd) | Bell::Socket(fd) => fd.as_raw_fd(),
-        }
-    }
-
-    fn ring(&self) {
-        let one = 1u64.to_ne_bytes();
-        // A bell that cannot take more rings already; one whose other end has gone is heard by nobody.
-        // SAFETY: a descriptor, and bytes to read from.
-        unsafe {
-            match self {
-                Bell::Event(fd) => {
-                    libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len());
-                }
-                Bell::Socket(fd) => {
-                    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                    libc::send(fd.as_raw_fd(), one.as_ptr().cast(), 1, flags);
-                }
-            }
-        }
-    }
-
-    fn silence(&self) {
-        let mut bytes = [0u8; 8];
-        // SAFETY: a descriptor, and bytes to write to.
-        unsafe {
-            match self {
-                Bell::Event(fd) => {
-                    libc::read(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len());
-                }
-                Bell::Socket(fd) => {
-                    let (fd, most) = (fd.as_raw_fd(), bytes.len());
-                    while libc::recv(fd, bytes.as_mut_ptr().cast(), most, libc::MSG_DONTWAIT) == most as isize {}
-                }
-            }
-        }
-    }
-
-    /// Whether the other party has no end any more, in no process.
-    fn is_hung_up(&self) -> bool {
-        let Bell::Socket(fd) = self else { return false };
-        let mut asked = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
-        // SAFETY: one descriptor; does not wait.
-        let answered = unsafe { libc::poll(&mut asked, 1, 0) };
-        answered > 0 && asked.revents & HUNG_UP != 0
-    }
-}
-
 /// Bounds of a channel; 0 is none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
@@ -264,57 +187,6 @@ impl Resource for Channel {
     /// Other processes may end any wait.
     fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
         Claim::Unknown
-    }
-}
-
-fn padded(length: u64) -> u64 {
-    length.next_multiple_of(WORD)
-}
-
-/// Where a ring is, as a slice that is copied to and from.
-struct Ring {
-    start: *mut u8,
-    size: u64,
-}
-
-impl Ring {
-    /// The word at a position, which is a multiple of eight.
-    fn word(&self, at: u64) -> u64 {
-        debug_assert!(at.is_multiple_of(WORD));
-        // SAFETY: inside the ring, since its size is a power of two and a multiple of eight; aligned.
-        unsafe { self.start.add((at & (self.size - 1)) as usize).cast::<u64>().read_volatile() }
-    }
-
-    fn put_word(&self, at: u64, word: u64) {
-        debug_assert!(at.is_multiple_of(WORD));
-        // SAFETY: as above.
-        unsafe { self.start.add((at & (self.size - 1)) as usize).cast::<u64>().write_volatile(word) }
-    }
-
-    /// Copies in; at most the ring's size.
-    fn write(&self, at: u64, bytes: &[u8]) {
-        let from = (at & (self.size - 1)) as usize;
-        let first = bytes.len().min(self.size as usize - from);
-        debug_assert!(bytes.len() as u64 <= self.size);
-        // SAFETY: both parts are inside the ring, and the bytes are the caller's own.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(from), first);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr().add(first), self.start, bytes.len() - first);
-        }
-    }
-
-    /// Copies out; at most the ring's size.
-    ///
-    /// # Safety
-    /// `to` has room for `length` bytes, outside of the ring.
-    unsafe fn read(&self, at: u64, to: NonNull<u8>, length: usize) {
-        let from = (at & (self.size - 1)) as usize;
-        let first = length.min(self.size as usize - from);
-        // SAFETY: both parts are inside the ring, and the room is the caller's to give.
-        unsafe {
-            std::ptr::copy_nonoverlapping(self.start.add(from), to.as_ptr(), first);
-            std::ptr::copy_nonoverlapping(self.start, to.as_ptr().add(first), length - first);
-        }
     }
 }
 
@@ -558,6 +430,16 @@ impl Channel {
     /// [`Stop`].
     pub fn wait_caught_up(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
         self.wait_word(&self.header().readers, &|| !self.is_far_ahead(), &|| false, parking)
+    }
+
+    /// Waits until no more is waiting than the bound on bytes, which a single message may have gone beyond; or until
+    /// nobody is left to read.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn wait_within_bound(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        let within = || self.statistics().is_ok_and(|now| now.bytes <= self.limits.bytes);
+        self.wait_word(&self.header().readers, &within, &|| self.bell.is_hung_up(), parking)
     }
 
     /// Waits for a change of a side that makes `look` true, on its word; and until `gone`, which is asked now and then.
@@ -809,7 +691,7 @@ impl Channel {
     fn unfinished(theirs: &Fields, ours: &Fields) -> u64 {
         let sent =
             if theirs[written::SHUT] % QUIET_STEP == AT_ONCE { ours[read::COUNT] } else { theirs[written::COUNT] };
-        sent.checked_sub(ours[read::DONE]).unwrap_or(0)
+        sent.saturating_sub(ours[read::DONE])
     }
 
     /// Waits until every message sent is reported done.
@@ -858,7 +740,7 @@ impl Channel {
         let theirs = Self::state(&self.header().writers)?;
         let shut = theirs[written::SHUT] % QUIET_STEP;
         let left = |written: u64, read: u64| {
-            if shut == AT_ONCE { 0 } else { written.checked_sub(read).unwrap_or(0) }
+            if shut == AT_ONCE { 0 } else { written.saturating_sub(read) }
         };
         Ok(Statistics {
             items: left(theirs[written::COUNT], ours[read::COUNT]),

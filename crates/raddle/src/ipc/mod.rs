@@ -6,17 +6,25 @@
 //! - `process`: which process this is, whether another lives.
 //! - `side`: lock, event and committed state of the writers, and of the readers.
 //! - `memory`: the anonymous file and its mappings.
-//! - `channel`: records in rings, on top of the three.
+//! - `ring`: words and bytes in a piece of it.
+//! - `bell`: what makes a descriptor readable.
+//! - `channel`: records in rings, on top of these.
 
+#[cfg(not(raddle_loom))]
+mod bell;
 #[cfg(not(raddle_loom))]
 mod channel;
 #[cfg(not(raddle_loom))]
 mod memory;
 #[cfg_attr(raddle_loom, allow(dead_code, reason = "a model has its own processes"))]
 mod process;
+#[cfg(not(raddle_loom))]
+mod ring;
 pub mod side;
 
 #[cfg(not(raddle_loom))]
-pub use channel::{Bell, Channel, Limits, RecvError, SendError, Statistics};
+pub use bell::Bell;
+#[cfg(not(raddle_loom))]
+pub use channel::{Channel, Limits, RecvError, SendError, Statistics};
 #[cfg(not(raddle_loom))]
 pub use memory::{Damaged, Memory};
