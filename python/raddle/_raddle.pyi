@@ -308,15 +308,15 @@ def holds() -> list[tuple[int, Any, _Site | None]]: ...
 
 @final
 class Channel:
-    def __new__(
-        cls,
+    def __init__(
+        self,
         file: int,
         bell: int,
         incoming: int,
         outgoing: int,
         loads: Callable[[Any], Any],
         decode: Callable[[int, bytearray], Any],
-    ) -> Channel: ...
+    ) -> None: ...
     @property
     def closed(self) -> bool: ...
     @property
