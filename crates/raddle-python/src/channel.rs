@@ -188,6 +188,7 @@ impl PyChannel {
             match asked.deadline(busy) {
                 Some(deadline) if !over => {
                     over = !asked.wait(py, channel, deadline, |channel, parking| channel.wait_room(length, parking))?;
+                    over |= patience == Patience::None || deadline.is_past();
                 }
                 _ => return Err(full(py)),
             }
@@ -236,6 +237,7 @@ impl PyChannel {
             match asked.deadline(busy) {
                 Some(deadline) if !over => {
                     over = !asked.wait(py, channel, deadline, Channel::wait_message)?;
+                    over |= patience == Patience::None || deadline.is_past();
                     waited = true;
                 }
                 _ => return Err(empty(py)),
@@ -509,7 +511,8 @@ impl PyChannel {
         let ends = me.ends()?;
         let host = PyHost::new();
         let asked = me.asked((Kind::QueueJoin, Kind::Receive), this.as_ptr() as usize, &host, Patience::None);
-        asked.wait(py, &ends.incoming, Deadline::NEVER, Channel::wait_done).map(|_| ())
+        asked.wait(py, &ends.incoming, Deadline::NEVER, Channel::wait_done)?;
+        me.statistics().map(|_| ())
     }
 
     /// Shuts it, for all processes.

@@ -175,6 +175,39 @@ proptest! {
     }
 }
 
+/// Each word of the header is wrong once: whoever receives and waits in turn comes to an end.
+#[test]
+fn no_damage_makes_a_reader_turn_in_circles() {
+    for word in 0..640 / 8 {
+        for value in [1u64, u64::MAX, 1 << 40] {
+            let channel = open(Limits::default());
+            send(&channel, b"one").unwrap();
+            send(&channel, b"two").unwrap();
+            let map = MapOfAll::of(&channel);
+            unsafe {
+                let place = map.start.cast::<u64>().add(word);
+                place.write(place.read().wrapping_add(value));
+            }
+            let mut turns = 0;
+            loop {
+                match receive(&channel) {
+                    Ok(_) | Err(RecvError::NoRoom(..)) => {}
+                    Err(RecvError::Empty | RecvError::Busy) => {
+                        let limit = Deadline::after(Duration::from_millis(5));
+                        let mut parking = Parking::new(Kind::Receive, &channel, 0, limit, &Alone);
+                        if channel.wait_message(&mut parking).is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => break,
+                }
+                turns += 1;
+                assert!(turns < 1000, "word {word} + {value}");
+            }
+        }
+    }
+}
+
 /// The whole file, as a broken process has it.
 struct MapOfAll {
     start: *mut u8,

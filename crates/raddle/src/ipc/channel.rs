@@ -438,7 +438,7 @@ impl Channel {
     /// # Errors
     /// [`Stop`].
     pub fn wait_within_bound(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        let within = || self.statistics().is_ok_and(|now| now.bytes <= self.limits.bytes);
+        let within = || !self.statistics().is_ok_and(|now| now.bytes > self.limits.bytes);
         self.wait_word(&self.header().readers, &within, &|| self.bell.is_hung_up(), parking)
     }
 
@@ -541,6 +541,10 @@ impl Channel {
         let ring = ours[read::RING];
         let (from, tag, length) = match self.next(&mut ours, &theirs)? {
             Next::Message(from, tag, length) => (from, tag, length),
+            // Otherwise a wait for a message and a look for one would take turns for ever.
+            Next::Nothing if theirs[written::COUNT] != ours[read::COUNT] => {
+                return Err(Damaged("messages that are counted and not there").into());
+            }
             Next::Nothing => return Err(if shut == 0 { RecvError::Empty } else { RecvError::Shut }),
         };
         let size = usize::try_from(length).map_err(|_| Damaged("a message that is too long for this machine"))?;
@@ -699,7 +703,8 @@ impl Channel {
     /// # Errors
     /// [`Stop`].
     pub fn wait_done(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        let done = || self.statistics().is_ok_and(|now| now.unfinished == 0);
+        // Who comes back asks again, and is told what is damaged.
+        let done = || !self.statistics().is_ok_and(|now| now.unfinished > 0);
         self.wait_word(&self.header().readers, &done, &|| false, parking)
     }
 
