@@ -51,7 +51,7 @@ class Implementation:
         return self.name
 
     def __getattr__(self, name):
-        if name in ("threading", "queue", "sched"):
+        if name in ("threading", "queue", "sched", "multiprocessing"):
             return importlib.import_module(self._root + name)
         if name == "futures":
             return importlib.import_module(self._root + "concurrent.futures")

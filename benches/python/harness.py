@@ -33,7 +33,7 @@ from typing import Any
 SAMPLE_LIMIT = 90.0
 
 #: Adapters that take part in every row they have the needed types for, in the order of their turns.
-CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue", "mp_threadpool")
+CONTENDERS = ("stdlib", "raddle", "culsans", "aiologic", "simplequeue", "mp_threadpool", "faster_fifo")
 
 #: What the reader sees for each adapter.
 LABELS = {
@@ -45,6 +45,7 @@ LABELS = {
     "simplequeue": "_queue.SimpleQueue",
     "mp_threadpool": "multiprocessing.pool.ThreadPool",
     "sequential": "one after the other",
+    "faster_fifo": "faster-fifo",
 }
 
 #: Adapter modules; the underscore keeps a module from shadowing the package it adapts.
@@ -57,6 +58,7 @@ MODULES = {
     "simplequeue": "simplequeue",
     "mp_threadpool": "mp_threadpool",
     "sequential": "sequential",
+    "faster_fifo": "faster_fifo_",
 }
 
 #: Subjects in the order they are run and printed; each is a module of this package.
@@ -69,6 +71,7 @@ SUBJECTS = (
     "sched_",
     "threads",
     "futures",
+    "processes",
     "idle",
     "memory",
 )
@@ -146,7 +149,7 @@ def load_adapter(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"{__package__}.adapters.{MODULES[name]}")
     except ModuleNotFoundError as missing:
-        if missing.name and missing.name.split(".")[0] in {"raddle", "culsans", "aiologic"}:
+        if missing.name and missing.name.split(".")[0] in {"raddle", "culsans", "aiologic", "faster_fifo"}:
             return None
         raise
 

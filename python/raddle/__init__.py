@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raddle import cancel as cancel
     from raddle import concurrent as concurrent
     from raddle import deadlock as deadlock
+    from raddle import multiprocessing as multiprocessing
     from raddle import queue as queue
     from raddle import sched as sched
     from raddle import threading as threading
@@ -24,7 +25,7 @@ __all__ = ["DeadlockError", "__version__", "install", "uninstall"]
 
 __version__ = "0.1.0"
 
-_MIRRORS = ("cancel", "concurrent", "deadlock", "queue", "sched", "threading")
+_MIRRORS = ("cancel", "concurrent", "deadlock", "multiprocessing", "queue", "sched", "threading")
 
 
 def install() -> "Installation":

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIME_LIMIT = 30  # seconds for one program; all but a few need less than one
 
-CHAPTERS = [*range(1, 16), 19, 22]
+CHAPTERS = [*range(1, 16), 19, 21, 22]
 
 PRINTED = {
     "ch01_processes_and_threads.py": """
@@ -161,6 +161,14 @@ PRINTED = {
         callback: hello
         state: True hello
         awaited: 8000 [4000, 4000]
+    "ch21_queue_and_pipe.py": """
+        list: []
+        queue: ['saw the garden', 'saw the kitchen']
+        translated: {'one': 'eins', 'three': 'drei', 'two': 'zwei'}
+        answer: HELLO
+        answer: ANY NEWS?
+        within five seconds: True b'goodbye'
+        the other end is closed
         """,
 }
 

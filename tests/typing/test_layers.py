@@ -31,6 +31,7 @@ PARTS = {
     "thread": {"primitive", "trace", "park"},
     "future": {"primitive", "park"},
     "pool": {"primitive", "trace", "park", "future"},
+    "ipc": {"primitive", "trace", "park"},
     "detect": {"trace"},
 }
 
@@ -166,6 +167,20 @@ ALLOWED = {
     "concurrent/futures/_progress": set(),
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
+    "deadlock": {"_raddle"},
+    "multiprocessing/__init__": {"multiprocessing", "queue"},
+    "multiprocessing/_pickling": set(),
+    "multiprocessing/connection": {"_raddle", "multiprocessing"},
+    "multiprocessing/context": {"multiprocessing"},
+    "multiprocessing/managers": set(),
+    "multiprocessing/pool": set(),
+    "multiprocessing/process": set(),
+    "multiprocessing/reduction": set(),
+    "multiprocessing/shared_memory": set(),
+    "multiprocessing/sharedctypes": set(),
+    "multiprocessing/synchronize": set(),
+    "multiprocessing/util": set(),
+    "multiprocessing/queues": {"_raddle", "multiprocessing", "queue"},
     "cli/__init__": {"cli", ""},
     "cli/run": {"_named_tuple", "cli", "deadlock", ""},
 }

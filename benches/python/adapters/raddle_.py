@@ -1,6 +1,8 @@
 """raddle's mirrors, imported beside the untouched standard library: nothing is installed."""
 
 from raddle.concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from raddle.multiprocessing import Pipe as ProcessPipe
+from raddle.multiprocessing import Queue as ProcessQueue
 from raddle.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from raddle.sched import scheduler
 from raddle.threading import (

@@ -1,6 +1,8 @@
-"""The baseline: threading, queue, sched and concurrent.futures of the running interpreter."""
+"""The baseline: threading, queue, sched, concurrent.futures and multiprocessing of the running interpreter."""
 
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from multiprocessing import Pipe as ProcessPipe
+from multiprocessing import Queue as ProcessQueue
 from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from sched import scheduler
 from threading import (

@@ -8,6 +8,7 @@
 mod args;
 mod barrier;
 mod cancel;
+mod channel;
 mod condition;
 mod error;
 mod event;
@@ -62,8 +63,13 @@ mod _raddle {
         types::add::<cancel::PyToken>(module, Slot::Token)?;
         pool::add(module)?;
         select::add(module)?;
+        let module = module.cast::<PyModule>()?;
+        module.add_class::<channel::PyChannel>()?;
         Ok(())
     }
+
+    #[pymodule_export]
+    use super::channel::{channel_event, channel_memory, wait_readable};
 
     /// Says which files (by the beginnings of their paths) stand for whoever called them, and checks that call
     /// sites can be read fast; whether they can.

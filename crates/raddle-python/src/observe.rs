@@ -67,6 +67,9 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::Future => "Future.result",
         Kind::Submit => "Executor.submit",
         Kind::Idle => "Executor worker",
+        Kind::Receive => "Connection.recv",
+        Kind::Send => "Connection.send",
+        Kind::Ready => "connection.wait",
     }
 }
 

@@ -9,6 +9,7 @@
 #[cfg(not(raddle_loom))]
 pub mod detect;
 pub mod future;
+pub mod ipc;
 pub mod park;
 pub mod pool;
 pub mod primitive;

@@ -75,17 +75,17 @@ fn raise(py: Python<'_>, pick: impl FnOnce(&Names) -> &Py<PyAny>) -> PyErr {
 }
 
 #[cold]
-fn empty(py: Python<'_>) -> PyErr {
+pub(crate) fn empty(py: Python<'_>) -> PyErr {
     raise(py, |names| &names.empty)
 }
 
 #[cold]
-fn full(py: Python<'_>) -> PyErr {
+pub(crate) fn full(py: Python<'_>) -> PyErr {
     raise(py, |names| &names.full)
 }
 
 #[cold]
-fn shut_down(py: Python<'_>) -> PyErr {
+pub(crate) fn shut_down(py: Python<'_>) -> PyErr {
     raise(py, |names| &names.shut_down)
 }
 

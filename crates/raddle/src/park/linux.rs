@@ -1,4 +1,5 @@
-//! Sleeping on a word on Linux: `futex(2)`, private to the process, absolute on the monotonic clock.
+//! Sleeping on Linux: `futex(2)`, absolute on the monotonic clock, for words of this process and for words in memory
+//! that processes share; `ppoll(2)` for descriptors.
 #![allow(unsafe_code)]
 
 use super::clock::Deadline;
@@ -15,8 +16,31 @@ pub(crate) enum Slept {
     Interrupted,
 }
 
+/// Who may wake the sleepers on a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Threads of this process.
+    Process,
+    /// Whoever has mapped the memory that the word is in.
+    Shared,
+}
+
+impl Reach {
+    fn flag(self) -> libc::c_int {
+        match self {
+            Reach::Process => libc::FUTEX_PRIVATE_FLAG,
+            Reach::Shared => 0,
+        }
+    }
+}
+
 /// Sleeps while the word has this value, at most until the deadline.
 pub(crate) fn sleep(word: &Futex, expected: u32, deadline: Deadline) -> Slept {
+    sleep_on(word, expected, deadline, Reach::Process)
+}
+
+/// [`sleep`], for a word of either kind.
+pub(crate) fn sleep_on(word: &Futex, expected: u32, deadline: Deadline, reach: Reach) -> Slept {
     let limit = libc::timespec {
         tv_sec: (deadline.nanoseconds() / 1_000_000_000) as libc::time_t,
         tv_nsec: (deadline.nanoseconds() % 1_000_000_000) as libc::c_long,
@@ -29,7 +53,7 @@ pub(crate) fn sleep(word: &Futex, expected: u32, deadline: Deadline) -> Slept {
         libc::syscall(
             libc::SYS_futex,
             word,
-            libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
+            libc::FUTEX_WAIT_BITSET | reach.flag(),
             expected,
             limit,
             std::ptr::null::<u32>(),
@@ -46,11 +70,34 @@ pub(crate) fn sleep(word: &Futex, expected: u32, deadline: Deadline) -> Slept {
     }
 }
 
+/// Sleeps until one of the descriptors is ready, which their `revents` then say, at most until the deadline.
+pub(crate) fn poll(descriptors: &mut [libc::pollfd], deadline: Deadline) -> Slept {
+    let left = deadline.nanoseconds().saturating_sub(super::now());
+    let limit = libc::timespec {
+        tv_sec: (left / 1_000_000_000) as libc::time_t,
+        tv_nsec: (left % 1_000_000_000) as libc::c_long,
+    };
+    let limit = if deadline.is_timed() { &raw const limit } else { std::ptr::null() };
+    // SAFETY: a slice of descriptors of that length, a limit that is null or valid, and no change of the signal mask.
+    let result =
+        unsafe { libc::ppoll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, limit, std::ptr::null()) };
+    match result {
+        0 => Slept::TimedOut,
+        -1 if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) => Slept::Interrupted,
+        _ => Slept::Woken,
+    }
+}
+
 /// Wakes up to this many of those asleep on the word.
 pub(crate) fn wake(word: &Futex, count: u32) {
+    wake_on(word, count, Reach::Process);
+}
+
+/// [`wake`], for a word of either kind.
+pub(crate) fn wake_on(word: &Futex, count: u32, reach: Reach) {
     let word: *const std::sync::atomic::AtomicU32 = &raw const **word;
     // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
     unsafe {
-        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, count.min(i32::MAX as u32));
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | reach.flag(), count.min(i32::MAX as u32));
     }
 }

@@ -194,6 +194,16 @@ pub fn yield_until(mut ready: impl FnMut() -> bool, rounds: u32) {
     }
 }
 
+/// Where a thread sleeps that another process may wake.
+#[derive(Debug)]
+pub enum Outside<'a> {
+    /// On a word in shared memory, while it has this value.
+    Word(&'a Futex, u32),
+    /// Until one of the descriptors is ready; their `revents` are set then.
+    #[cfg(not(raddle_loom))]
+    Descriptors(&'a mut [libc::pollfd]),
+}
+
 /// One wait of one thread, from the first try that failed to success or [`Stop`].
 pub struct Parking<'a> {
     kind: Kind,
@@ -286,6 +296,53 @@ impl<'a> Parking<'a> {
         self.sleep(word, expected)
     }
 
+    /// Sleeps where another process may end it: at most until `look`, and at most until the wait's deadline.
+    ///
+    /// Comes back once the place may have changed; also for no reason, and at `look`. Such a wait is published as
+    /// one that may end by itself: nothing in this process can prove that it has no end.
+    ///
+    /// # Errors
+    /// As [`park`](Self::park).
+    pub fn park_outside(&mut self, place: Outside<'_>, look: Deadline) -> Result<(), Stop> {
+        if self.taken_over() {
+            return Ok(());
+        }
+        self.sleep_outside(place, look)
+    }
+
+    #[cfg(raddle_loom)]
+    fn sleep_outside(&mut self, place: Outside<'_>, _look: Deadline) -> Result<(), Stop> {
+        let Outside::Word(word, expected) = place;
+        os::sleep(word, expected, self.host)
+    }
+
+    #[cfg(not(raddle_loom))]
+    fn sleep_outside(&mut self, place: Outside<'_>, look: Deadline) -> Result<(), Stop> {
+        /// Stands for a word that is not this process's; nobody sleeps on it.
+        static ELSEWHERE: Futex = Futex::new(0);
+        self.publish(&ELSEWHERE, true);
+        let sleeping = self.sleep.as_mut().expect("published above");
+        sleeping.publication.asleep(&ELSEWHERE, 0);
+        if sleeping.look_at == u64::MAX && sleeping.signals {
+            sleeping.look_at = now() + FIRST_LOOK;
+        }
+        let limit = self.deadline.min(look).min(Deadline::at(sleeping.look_at));
+        let slept = match place {
+            Outside::Word(word, expected) => os::sleep_on(word, expected, limit, os::Reach::Shared),
+            Outside::Descriptors(descriptors) => os::poll(descriptors, limit),
+        };
+        sleeping.publication.awake();
+        if slept == Slept::Woken {
+            return Ok(());
+        }
+        if slept == Slept::Interrupted || now() >= sleeping.look_at {
+            sleeping.look_at = u64::MAX;
+            sleeping.signals = false;
+            self.host.interrupted()?;
+        }
+        if self.deadline.is_past() { Err(Stop::TimedOut) } else { Ok(()) }
+    }
+
     /// Whether an explorer has held the thread back in place of the operating system.
     fn taken_over(&self) -> bool {
         crate::trace::hook().is_some_and(|hook| hook.block(self.kind, self.name) == crate::trace::Takeover::Retry)
@@ -333,7 +390,7 @@ impl<'a> Parking<'a> {
 
     #[cfg(not(raddle_loom))]
     fn sleep(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
-        self.publish(word);
+        self.publish(word, false);
         let sleeping = self.sleep.as_mut().expect("published above");
         sleeping.publication.asleep(word, expected);
         let timed = self.deadline.is_timed();
@@ -397,7 +454,7 @@ impl<'a> Parking<'a> {
 
     #[cfg(not(raddle_loom))]
     #[allow(unsafe_code)]
-    fn publish(&mut self, word: &Futex) {
+    fn publish(&mut self, word: &Futex, outside: bool) {
         if self.sleep.is_some() {
             return;
         }
@@ -405,7 +462,7 @@ impl<'a> Parking<'a> {
         // SAFETY: the thread's record lives as long as `self.thread`, which `Drop` outlives the
         // publication for; an `Arc`'s contents do not move with the `Parking`.
         let thread: &'a Thread = unsafe { &*Arc::as_ptr(&self.thread) };
-        let timed = self.deadline.is_timed() || self.host.limit().is_timed();
+        let timed = outside || self.deadline.is_timed() || self.host.limit().is_timed();
         let publication = Publication::new(thread, self.kind, self.object, self.name, since, timed, word);
         let signals = self.host.takes_signals();
         self.sleep = Some(Sleeping { publication, since, look_at: u64::MAX, signals, looks: 0, nudges: nudges() });
@@ -419,6 +476,14 @@ impl Drop for Parking<'_> {
             self.object.waited(now().saturating_sub(sleeping.since));
         }
     }
+}
+
+/// Wakes all that sleep on a word in memory that processes share; they are told nothing.
+pub(crate) fn wake_outside(word: &Futex) {
+    #[cfg(not(raddle_loom))]
+    os::wake_on(word, u32::MAX, os::Reach::Shared);
+    #[cfg(raddle_loom)]
+    os::wake(word, u32::MAX);
 }
 
 /// Wakes up to this many of those asleep on the word; they are told nothing.

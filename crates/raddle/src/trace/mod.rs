@@ -71,6 +71,12 @@ pub enum Kind {
     Submit,
     /// A task for a worker of a pool.
     Idle,
+    /// A message from another process.
+    Receive,
+    /// Room for a message to another process.
+    Send,
+    /// One of several descriptors to be ready.
+    Ready,
 }
 
 /// How sure it is that nobody but the wakers named can end a wait.

@@ -89,7 +89,7 @@ pub struct Waiting {
     pub host: usize,
     /// When the wait began, in nanoseconds of the monotonic clock.
     pub since: u64,
-    /// Whether it ends by itself at a deadline.
+    /// Whether it ends by itself at a deadline, or may be ended from outside of this process.
     pub timed: bool,
     /// Different for every wait of the process.
     pub number: u64,

@@ -1,0 +1,30 @@
+//! Channels between processes, in anonymous shared memory.
+//!
+//! Any number of processes write and read; messages have any size; a process may be killed between any two
+//! instructions and costs at most the message it was writing. `README.md` beside this file has the protocol.
+//!
+//! - `process`: which process this is, whether another lives.
+//! - `side`: lock, event and committed state of the writers, and of the readers.
+//! - `memory`: the anonymous file and its mappings.
+//! - `ring`: words and bytes in a piece of it.
+//! - `bell`: what makes a descriptor readable.
+//! - `channel`: records in rings, on top of these.
+
+#[cfg(not(raddle_loom))]
+mod bell;
+#[cfg(not(raddle_loom))]
+mod channel;
+#[cfg(not(raddle_loom))]
+mod memory;
+#[cfg_attr(raddle_loom, allow(dead_code, reason = "a model has its own processes"))]
+mod process;
+#[cfg(not(raddle_loom))]
+mod ring;
+pub mod side;
+
+#[cfg(not(raddle_loom))]
+pub use bell::Bell;
+#[cfg(not(raddle_loom))]
+pub use channel::{Channel, Limits, RecvError, SendError, Statistics};
+#[cfg(not(raddle_loom))]
+pub use memory::{Damaged, Memory};

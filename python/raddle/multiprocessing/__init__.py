@@ -1,0 +1,55 @@
+"""Processes, and what goes between them: ``multiprocessing`` with raddle's queues and pipes.
+
+``Queue``, ``JoinableQueue``, ``SimpleQueue``, ``Pipe`` and ``get_context`` are raddle's own. All other names are the
+standard library's objects, and so are the submodules that are not here. Start methods are shared with it.
+"""
+
+import importlib
+import multiprocessing as _std
+from typing import TYPE_CHECKING, Any
+
+from raddle.multiprocessing import context as context
+from raddle.queue import ShutDown
+
+if TYPE_CHECKING:
+    from multiprocessing import *  # noqa: F403
+
+_default = context._default_context
+
+#: The standard library's names that are raddle's here.
+_OWN = (
+    "JoinableQueue",
+    "Pipe",
+    "Pool",
+    "Queue",
+    "SimpleQueue",
+    "get_all_start_methods",
+    "get_context",
+    "get_start_method",
+    "set_start_method",
+)
+
+globals().update({name: getattr(_std, name) for name in _std.__all__})
+globals().update({name: getattr(_default, name) for name in _OWN})
+
+__all__ = [*_std.__all__, "ShutDown"]
+
+_SUBMODULES = ("connection", "context", "queues")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    try:
+        return getattr(_std, name)
+    except AttributeError:
+        pass
+    try:
+        # A submodule of the standard library's package that nobody has imported so far.
+        return importlib.import_module(f"multiprocessing.{name}")
+    except ModuleNotFoundError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_std)})
