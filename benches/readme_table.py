@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT))
 from benches.python import report  # noqa: E402  the path comes first
 from benches.python.harness import LABELS, LOSSES, short, verdict  # noqa: E402
 
-
 MEMORY = ("memory.lock", "memory.event", "memory.queue", "memory.timer")
 
 WORDS = {

@@ -161,6 +161,7 @@ PRINTED = {
         callback: hello
         state: True hello
         awaited: 8000 [4000, 4000]
+        """,
     "ch21_queue_and_pipe.py": """
         list: []
         queue: ['saw the garden', 'saw the kitchen']

@@ -167,7 +167,6 @@ ALLOWED = {
     "concurrent/futures/_progress": set(),
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
-    "deadlock": {"_raddle"},
     "multiprocessing/__init__": {"multiprocessing", "queue"},
     "multiprocessing/_pickling": set(),
     "multiprocessing/connection": {"_raddle", "multiprocessing"},
