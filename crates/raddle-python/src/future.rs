@@ -519,6 +519,9 @@ unsafe extern "C" fn py_result(
     entry(|py| {
         // SAFETY: a method of the type.
         let this = unsafe { Me::from_ptr(object) };
+        if count == 0 && keywords.is_null() && this.completion.stage() == Stage::Finished && !this.value.is_empty() {
+            return Ok(outcome(py, this)?.into_ptr());
+        }
         let [timeout] = args::fast(py, "result", ["timeout"], 1, (args, count, keywords))?;
         if !wait(py, this, timeout.as_ref())? {
             return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
@@ -833,7 +836,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 impl Native for PyFuture {
     const NAME: &'static CStr = c"raddle._raddle.Future";
     const DOC: &'static CStr = c"Future()\n--\n\nThe core of raddle.concurrent.futures.Future.";
-    const WHICH: Which = Which::Future;
+    const WHICH: Which = Which::Other;
     const DICT: bool = true;
     const SITE: bool = false;
 
@@ -859,6 +862,10 @@ impl Native for PyFuture {
     }
 
     fn init(_: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        // SAFETY: `__init__` gets a tuple.
+        if kwargs.is_none() && unsafe { ffi::PyTuple_GET_SIZE(args.as_ptr()) } == 0 {
+            return Ok(());
+        }
         let [] = args::tuple("Future", [], 0, args, kwargs)?;
         Ok(())
     }

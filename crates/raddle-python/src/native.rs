@@ -52,13 +52,12 @@ pub(crate) enum Which {
     SimpleQueue,
     Scheduler,
     Thread,
-    Future,
-    Executor,
+    /// Not in the registry.
     Other,
 }
 
 /// All of them, in order: each has a list of its own in the registry.
-const WHICH: [Which; 13] = [
+const WHICH: [Which; 10] = [
     Which::Lock,
     Which::RLock,
     Which::Condition,
@@ -69,9 +68,6 @@ const WHICH: [Which; 13] = [
     Which::SimpleQueue,
     Which::Scheduler,
     Which::Thread,
-    Which::Future,
-    Which::Executor,
-    Which::Other,
 ];
 
 /// An object: the head and what the type adds.
@@ -298,14 +294,15 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
             *(*head).created.get_mut() = site;
             (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         }
-        let mut registry = REGISTRY.lock();
-        let first = &mut registry.0[C::WHICH as usize];
-        (*head).next = *first;
-        if !first.is_null() {
-            (**first).previous = head;
+        if C::WHICH != Which::Other {
+            let mut registry = REGISTRY.lock();
+            let first = &mut registry.0[C::WHICH as usize];
+            (*head).next = *first;
+            if !first.is_null() {
+                (**first).previous = head;
+            }
+            *first = head;
         }
-        *first = head;
-        drop(registry);
         Ok(object.cast())
     }
 }
@@ -350,15 +347,16 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         if !(*head).weakrefs.is_null() {
             crate::gil::clear_weakrefs(object);
         }
-        let registry = &mut REGISTRY.lock();
-        match (*head).previous.is_null() {
-            true => registry.0[C::WHICH as usize] = (*head).next,
-            false => (*(*head).previous).next = (*head).next,
+        if C::WHICH != Which::Other {
+            let registry = &mut REGISTRY.lock();
+            match (*head).previous.is_null() {
+                true => registry.0[C::WHICH as usize] = (*head).next,
+                false => (*(*head).previous).next = (*head).next,
+            }
+            if !(*head).next.is_null() {
+                (*(*head).next).previous = (*head).previous;
+            }
         }
-        if !(*head).next.is_null() {
-            (*(*head).next).previous = (*head).previous;
-        }
-        let _ = registry;
     }
     // SAFETY: as above; the registry's lock is free again.
     unsafe {

@@ -10,7 +10,6 @@ use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
-use raddle::future::Stage;
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
 use raddle::trace::thread::{Thread, Waiting, all};
@@ -314,13 +313,6 @@ pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
                     let semaphore: &Semaphore = semaphore.core();
                     found.extend(semaphore.holders().iter().map(|holder| (holder.token, object as usize, holder.site)));
                 }
-                Which::Future => {
-                    let future = core::<crate::future::PyFuture>(object);
-                    if future.completion.stage() == Stage::Running {
-                        let runner = future.runner.load(std::sync::atomic::Ordering::Acquire);
-                        found.push((runner, object as usize, future.site()));
-                    }
-                }
                 _ => {}
             }
         }
@@ -329,6 +321,11 @@ pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
             // SAFETY: attached, and the object is alive; one reference for each row.
             unsafe { ffi::Py_INCREF(object) };
         }
+    });
+    crate::pool::running(|runner, future, site| {
+        // SAFETY: attached, and the object is alive while it is on the list; one reference for the row.
+        unsafe { ffi::Py_INCREF(future) };
+        found.push((runner, future as usize, site));
     });
     let list = PyList::empty(py);
     for (owner, object, site) in found {

@@ -128,6 +128,18 @@ static POOLS: Spin<Vec<Weak<Pool>>> = Spin::new(Vec::new());
 /// The futures that failed and were not looked at: core and object, both as addresses.
 static UNSEEN: Spin<Option<HashMap<usize, usize>>> = Spin::new(None);
 
+/// The futures whose tasks run, by the threads that run them.
+static RUNNING: Spin<Vec<(usize, usize)>> = Spin::new(Vec::new());
+
+/// Calls `look` with thread, future and submit site of every task that runs, under a short lock.
+pub(crate) fn running(mut look: impl FnMut(usize, *mut ffi::PyObject, Option<Site>)) {
+    for (token, object) in RUNNING.lock().iter() {
+        let object = *object as *mut ffi::PyObject;
+        // SAFETY: `execute` has a reference as long as the future is on the list.
+        look(*token, object, unsafe { crate::native::core::<PyFuture>(object) }.site());
+    }
+}
+
 /// A task failed.
 pub(crate) fn unseen(core: usize, object: *mut ffi::PyObject) {
     UNSEEN.lock().get_or_insert_with(HashMap::new).insert(core, object as usize);
@@ -166,6 +178,7 @@ pub(crate) fn after_fork_in_child() {
             pool.generation.store(generation(), Ordering::Release);
         }
     });
+    RUNNING.lock_after_fork(|running| std::mem::forget(std::mem::take(running)));
     UNSEEN.lock_after_fork(|unseen| std::mem::forget(unseen.take()));
 }
 
@@ -292,6 +305,7 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
     let (outer, outer_object) = (TASK.replace(std::ptr::from_ref(&*future)), OBJECT.replace(future.as_ptr()));
     let me = thread_token();
     future.run_by(me);
+    RUNNING.lock().push((me, future.as_ptr() as usize));
     cancel::enter(future.token.address(), me, epoch());
     let outcome = match cancel::asked() {
         Some(reason) => Err(cancel::error(py, reason)),
@@ -305,6 +319,12 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
     cancel::leave(future.token.address(), me);
     TASK.set(outer);
     OBJECT.set(outer_object);
+    {
+        let mut running = RUNNING.lock();
+        if let Some(at) = running.iter().rposition(|task| task.1 == future.as_ptr() as usize) {
+            running.swap_remove(at);
+        }
+    }
     let end = now();
     pool.stats.run.add(end.saturating_sub(begun));
     // Before anybody hears of the end: what the task held on to is gone by then.
@@ -813,7 +833,7 @@ unsafe extern "C" fn py_map(
 impl Native for PyExecutor {
     const NAME: &'static CStr = c"raddle._raddle.Executor";
     const DOC: &'static CStr = c"Executor(line)\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
-    const WHICH: Which = Which::Executor;
+    const WHICH: Which = Which::Other;
     const DICT: bool = true;
 
     fn fresh() -> Self {
