@@ -19,7 +19,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::future::Stage;
-use raddle::park::{Deadline, Parking, Stop, generation, now, thread_time};
+use raddle::park::{Deadline, Key, Parking, Stop, generation, now, thread_time};
 use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
 use raddle::primitive::{Spin, thread_token};
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
@@ -630,18 +630,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                     }
                     OnFull::Block => {
                         let until = *deadline.get_or_insert(Deadline::at(time.saturating_add(patience)));
-                        let host = PyHost::new();
-                        let result = host.detached(|| {
-                            let mut parking =
-                                Parking::new(Kind::Submit, &**pool, executor.as_ptr() as usize, until, &host);
-                            pool.tasks.wait_room(key, &mut parking)
-                        });
-                        match result {
-                            Ok(()) => {}
-                            // There may be room by now: one more look.
-                            Err(Stop::TimedOut) => late = true,
-                            Err(Stop::Interrupted) => return Err(fetch(py)),
-                        }
+                        late = wait_for_room(py, executor, pool, key, until)?;
                     }
                 }
             }
@@ -649,6 +638,32 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
     }
     pool.stats.submitted.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+/// Waits until there is room, or there is no need for it; true if the time ran out first.
+///
+/// One wait from beginning to end, however often it is woken in between: that is how it is found to last.
+fn wait_for_room(
+    py: Python<'_>,
+    executor: &Bound<'_, PyAny>,
+    pool: &Arc<Pool>,
+    mut key: Key,
+    until: Deadline,
+) -> PyResult<bool> {
+    let host = PyHost::new();
+    let mut parking = Parking::new(Kind::Submit, &**pool, executor.as_ptr() as usize, until, &host);
+    loop {
+        match host.detached(|| pool.tasks.wait_room(key, &mut parking)) {
+            Ok(()) => {}
+            // There may be room by now: the caller looks once more.
+            Err(Stop::TimedOut) => return Ok(true),
+            Err(Stop::Interrupted) => return Err(fetch(py)),
+        }
+        key = pool.tasks.room_key();
+        if pool.tasks.has_room() {
+            return Ok(false);
+        }
+    }
 }
 
 fn full(executor: &Bound<'_, PyAny>) -> PyErr {

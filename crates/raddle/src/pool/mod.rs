@@ -292,6 +292,12 @@ impl<T: Task> Tasks<T> {
         Some(Err(task))
     }
 
+    /// Whether a task would not be refused for want of room now.
+    pub fn has_room(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.closed || inner.limit == 0 || inner.pending() < inner.limit
+    }
+
     /// To be read before [`add`](Self::add) is tried and refused.
     pub fn room_key(&self) -> Key {
         self.room.key()
