@@ -872,14 +872,14 @@ class TestAuto:
         while not all(future.done() for future in futures):
             most = max(most, pool.stats().workers)
             time.sleep(0.005)
-        assert most > 8
+        assert most > 4
 
     def test_computing_tasks_get_fewer_again(self, make):
         pool = make((2, 16))
-        for future in [pool.submit(time.sleep, 0.005) for _ in range(200)]:
+        for future in [pool.submit(time.sleep, 0.01) for _ in range(300)]:
             future.result(20)
         before = pool._max_workers
-        assert before > 8
+        assert before > 4
 
         def settled():
             for future in [pool.submit(compute, 0.003) for _ in range(30)]:
