@@ -586,7 +586,7 @@ WORK = [
     "daemon(lambda: futures.wait([futures.Future()]))",
     "daemon(lambda: list(futures.as_completed([futures.Future()])))",
     "daemon(lambda: outcome(lambda: [pool.submit(time.sleep, 0).result() for _ in range(10**6)]))",
-    "pool.submit(int).add_done_callback(lambda future: pool.submit(int))",
+    "pool.submit(int).add_done_callback(lambda future: outcome(lambda: pool.submit(int)))",
     "import atexit; atexit.register(lambda: outcome(lambda: pool.submit(int)))",
     "pool.me = pool",
     "pool.submit(pool.shutdown, False)",
