@@ -325,6 +325,27 @@ class TestSubmit:
         gc.collect()
         assert [reference for reference in references if reference() is not None] == []
 
+    def test_exceptions_do_not_pile_up(self, impl):
+        check_child(
+            impl.pool_prelude
+            + """
+import gc
+class Bad(Exception):
+    pass
+def task():
+    raise Bad
+pool = futures.ThreadPoolExecutor(1)
+for _ in range(20):
+    pool.submit(task).exception()
+for _ in range(3):
+    # The worker is through with all that came before.
+    pool.submit(int).result()
+gc.collect()
+print(sum(type(each) is Bad for each in gc.get_objects()))
+""",
+            out="0\n",
+        )
+
     def test_argument_of_a_cancelled_task_goes_with_its_future(self, make, gate):
         class Thing:
             pass

@@ -117,13 +117,19 @@ class TestSubmitsFromEverywhere:
             wait_until(lambda: len(seen) == 8 * count, "all have called back")
         assert sorted(seen) == sorted([n + more for n in range(0, count * 10, 10) for more in (0, 1)] * 4)
 
-    def test_from_finalizers(self, raddle):
+    # Fresh pools start a worker there, warm ones have theirs already.
+    @pytest.mark.parametrize("pools", ["warm", "fresh"])
+    def test_from_finalizers(self, raddle, pools):
         """Of objects in cycles, which the collector may finalize in the middle of anything."""
         out = check_child(
             raddle.pool_prelude
             + """
 import gc, sys, weakref
 pools = [futures.ThreadPoolExecutor(2) for _ in range(3)]
+if sys.argv[2] == "warm":
+    for pool in pools:
+        both = threading.Barrier(2)
+        futures.wait([pool.submit(both.wait) for _ in range(2)])
 submitted = []
 class Cycle:
     def __init__(self):
@@ -145,7 +151,7 @@ def churn(count):
         del plain
         pools[1].submit(int)
         with futures.ThreadPoolExecutor(1) as short:
-            short.submit(Cycle)
+            short.submit(int)
 threads = [threading.Thread(target=churn, args=(int(sys.argv[1]),)) for _ in range(3)]
 for thread in threads: thread.start()
 churn(int(sys.argv[1]))
@@ -154,7 +160,8 @@ gc.collect()
 print(sum(future.result(20) for future in submitted) == len(submitted) > 0)
 """,
             scaled(100),
-            timeout=60,
+            pools,
+            timeout=20 + scaled(100) / 10,
         )
         assert out == "True\n"
 
@@ -177,16 +184,19 @@ print(results)
         )
 
     @pytest.mark.signals
-    def test_from_signal_handlers(self, raddle):
+    @pytest.mark.parametrize("pools", ["warm", "fresh"])
+    def test_from_signal_handlers(self, raddle, pools):
         out = check_child(
             raddle.pool_prelude
             + """
 import signal, sys, time
 pool, submitted = futures.ThreadPoolExecutor(2), []
+both = threading.Barrier(2)
+futures.wait([pool.submit(both.wait) for _ in range(2)])
 fresh = []
 def handler(*args):
     submitted.append(pool.submit(int, 1))
-    if len(submitted) % 5 == 0:
+    if len(submitted) % 5 == 0 and sys.argv[2] == "fresh":
         fresh.append(futures.ThreadPoolExecutor(1))
         submitted.append(fresh[-1].submit(int, 1))
     signal.setitimer(signal.ITIMER_REAL, 0.0005)
@@ -204,7 +214,8 @@ signal.signal(signal.SIGALRM, signal.SIG_IGN)
 print(sum(future.result(20) for future in submitted) == len(submitted) > 0)
 """,
             min(1.5 * scaled(100) / 100, 60),
-            timeout=100,
+            pools,
+            timeout=20 + min(1.5 * scaled(100) / 100, 60),
         )
         assert out == "True\n"
 
@@ -575,7 +586,7 @@ WORK = [
     "daemon(lambda: futures.wait([futures.Future()]))",
     "daemon(lambda: list(futures.as_completed([futures.Future()])))",
     "daemon(lambda: outcome(lambda: [pool.submit(time.sleep, 0).result() for _ in range(10**6)]))",
-    "pool.submit(int).add_done_callback(lambda future: pool.submit(int))",
+    "pool.submit(int).add_done_callback(lambda future: outcome(lambda: pool.submit(int)))",
     "import atexit; atexit.register(lambda: outcome(lambda: pool.submit(int)))",
     "pool.me = pool",
     "pool.submit(pool.shutdown, False)",
