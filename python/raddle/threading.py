@@ -205,10 +205,12 @@ class Thread(_StdThread):
             else:
                 self._launch_by(start, record)
         except BaseException:
-            with _std._active_limbo_lock:  # type: ignore[attr-defined]
-                _limbo.pop(self, None)
-            record.end()
-            self._record = None
+            # Not where a signal handler raised between the start and this line: then the thread lives.
+            if not native or record.life() == "new":
+                with _std._active_limbo_lock:  # type: ignore[attr-defined]
+                    _limbo.pop(self, None)
+                record.end()
+                self._record = None
             raise
         record.wait_for(started)
 

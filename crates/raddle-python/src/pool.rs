@@ -75,7 +75,7 @@ pub(crate) struct Pool {
     stats: Stats,
     /// The workers by token, and the epochs in which they began.
     workers: Spin<Vec<(usize, u32)>>,
-    /// Starts a worker that has been counted in.
+    /// Starts workers that have been counted in: Python's side of the pool.
     starter: Place,
     generation: AtomicU32,
     /// What the line was set to, for a forked child to begin with.
@@ -245,16 +245,19 @@ impl Pool {
         self.starter.put(std::ptr::null_mut());
     }
 
-    /// Has a worker started that has been counted in.
-    fn start_worker(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(starter) = self.starter.get(py) else { return Ok(()) };
-        match gil::call(&starter, &[]) {
-            Ok(_) => Ok(()),
-            // Another worker will come to it.
+    /// Has a worker started that has been counted in. `Ok(Some(..))`: it runs, and a signal handler raised meanwhile.
+    fn start_worker(&self, py: Python<'_>) -> PyResult<Option<PyErr>> {
+        let Some(starter) = self.starter.get(py) else { return Ok(None) };
+        match gil::method(&starter, "start", &[]) {
+            Ok(_) => Ok(None),
             Err(error) => {
+                if gil::truth(&gil::method(&starter, "has_started", &[])?)? {
+                    return Ok(Some(error));
+                }
+                // Another worker will come to it.
                 if self.tasks.start_failed() && error.is_instance_of::<PyRuntimeError>(py) {
                     discard(py, error);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error)
             }
@@ -525,8 +528,9 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                     gil::unraisable(py, error, std::ptr::null_mut());
                 }
                 if meter.keep(pool, time) && pool.tasks.wants_worker() {
-                    if let Err(error) = pool.start_worker(py) {
-                        gil::unraisable(py, error, std::ptr::null_mut());
+                    match pool.start_worker(py) {
+                        Ok(None) => {}
+                        Ok(Some(error)) | Err(error) => gil::unraisable(py, error, std::ptr::null_mut()),
                     }
                 }
                 if time.saturating_sub(attached) > TURN {
@@ -593,12 +597,15 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
         match pool.tasks.add(Ticket(item.clone())) {
             Ok(Added::Served) => break,
             Ok(Added::Start) => {
-                if let Err(error) = pool.start_worker(py) {
-                    // Nobody is left to run it.
-                    future::cancel(py, future)?;
-                    return Err(error);
+                match pool.start_worker(py) {
+                    Ok(None) => break,
+                    Ok(Some(raised)) => return Err(raised),
+                    Err(error) => {
+                        // Nobody is left to run it.
+                        future::cancel(py, future)?;
+                        return Err(error);
+                    }
                 }
-                break;
             }
             Err(Rejected::Closed(ticket)) => {
                 drop(ticket);

@@ -201,6 +201,7 @@ unsafe extern "C" fn py_start(object: *mut ffi::PyObject, bootstrap: *mut ffi::P
         let started =
             raddle::thread::spawn(Some(Arc::clone(&this.thread)), gil::stack_size(), Box::new(move || run.run()));
         let Err((_, run)) = started else { return Ok(none()) };
+        this.thread.mark_new();
         drop(run);
         Err(PyRuntimeError::new_err("can't start new thread"))
     })

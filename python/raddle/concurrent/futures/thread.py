@@ -113,6 +113,7 @@ class _Crew:
     ) -> None:
         self.line = _raddle.Line()
         self.threads: set[Thread] = set()
+        self.newest: Thread | None = None
         self.queue = _WorkQueue(self)
         self.prefix = prefix
         self.initializer = initializer
@@ -127,13 +128,26 @@ class _Crew:
 
     def start(self) -> None:
         """Start a worker that the line has counted in."""
+        self.newest = None
         with _std._global_shutdown_lock, self.starting:
             if _std._shutdown:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             worker = Thread(name=f"{self.prefix}_{next(self.numbers)}", target=self.serve)
+            self.newest = worker
             worker.start()
-            self.threads.add(worker)
-            _std._threads_queues[worker] = self.queue  # type: ignore[index]
+            self.enlist(worker)
+
+    def has_started(self) -> bool:
+        """Asked when ``start`` has raised: whether the worker runs all the same, as when a signal handler raised."""
+        worker = self.newest
+        if worker is None or worker._record is None or worker._record.life() == "new":
+            return False
+        self.enlist(worker)
+        return True
+
+    def enlist(self, worker: Thread) -> None:
+        self.threads.add(worker)
+        _std._threads_queues[worker] = self.queue  # type: ignore[index]
 
     def serve(self) -> None:
         """What a worker does."""
@@ -235,7 +249,7 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
             context=context,
             nested=nested,
             auto=(least, most) if least else (0, 0),
-            starter=crew.start,
+            starter=crew,
         )
         super().__init__(crew.line)
         self._initializer: Any = initializer
