@@ -612,7 +612,7 @@ def daemon(target):
 def outcome(call):
     try:
         call()
-    except RuntimeError:
+    except (RuntimeError, NameError):
         pass
 def submit_for_ever():
     while True:
