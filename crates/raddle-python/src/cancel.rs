@@ -8,7 +8,7 @@ use crate::error::entry;
 use crate::future::Me as Future;
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs};
+use crate::native::{Native, This, Visit, Which, fast, get, methods};
 use crate::pool::current_task;
 use crate::reference::Place;
 use crate::types::Slot;
@@ -249,19 +249,11 @@ unsafe extern "C" fn py_check(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     })
 }
 
-unsafe extern "C" fn py_child(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        let [timeout] = args::fast(py, "child", ["timeout"], 1, (args, count, keywords))?;
-        // SAFETY: a method of the type.
-        let parent = unsafe { Me::from_ptr(object) }.bound(py);
-        Ok(below(py, Some(&parent), deadline_of(timeout.as_ref())?)?.into_ptr())
-    })
-}
+fast!(py_child, PyToken, |py, this, fast| {
+    let [timeout] = args::fast(py, "child", ["timeout"], 1, fast)?;
+    let parent = this.bound(py);
+    Ok(below(py, Some(&parent), deadline_of(timeout.as_ref())?)?.into_ptr())
+});
 
 unsafe extern "C" fn py_cancelled(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: an attribute of the type.
@@ -338,15 +330,11 @@ impl Native for PyToken {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_noargs(c"cancel", py_cancel, c"cancel($self, /)\n--\n\nAsk all tasks under it to stop."),
-            method_noargs(c"check", py_check, c"check($self, /)\n--\n\nRaise Cancelled if it was cancelled."),
-            method_fast(
-                c"child",
-                py_child,
-                c"child($self, /, timeout=None)\n--\n\nA token that is cancelled with this one, and by itself.",
-            ),
-        ]
+        methods! {
+            noargs "cancel" ("") = py_cancel, "Ask all tasks under it to stop.";
+            noargs "check" ("") = py_check, "Raise Cancelled if it was cancelled.";
+            fast "child" (", timeout=None") = py_child, "A token that is cancelled with this one, and by itself.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

@@ -9,7 +9,7 @@ use crate::cancel;
 use crate::error::{entry, fetch, into_value};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, get, method_fast, method_noargs, no_pickle};
+use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::pool::{self, Pool};
 use crate::reference::{Item, Place};
 use crate::select::PyCollector;
@@ -530,51 +530,33 @@ unsafe extern "C" fn py_result(
     })
 }
 
-unsafe extern "C" fn py_exception(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [timeout] = args::fast(py, "exception", ["timeout"], 1, (args, count, keywords))?;
-        if !wait(py, this, timeout.as_ref())? {
-            return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
-        }
-        match this.completion.stage() {
-            Stage::Finished => Ok(this.exception(py).map_or_else(none, Bound::into_ptr)),
-            _ => Err(error_of(py, |names| &names.cancelled)),
-        }
-    })
-}
+fast!(py_exception, PyFuture, |py, this, fast| {
+    let [timeout] = args::fast(py, "exception", ["timeout"], 1, fast)?;
+    if !wait(py, this, timeout.as_ref())? {
+        return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
+    }
+    match this.completion.stage() {
+        Stage::Finished => Ok(this.exception(py).map_or_else(none, Bound::into_ptr)),
+        _ => Err(error_of(py, |names| &names.cancelled)),
+    }
+});
 
-unsafe extern "C" fn py_cancel(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [running, timeout] = args::fast(py, "cancel", ["running", "timeout"], 0, (args, count, keywords))?;
-        if cancel(py, this)? {
-            return Ok(boolean(true));
-        }
-        if !args::truth(running.as_ref(), false)? || this.completion.is_done() || this.pool().is_none() {
-            return Ok(boolean(false));
-        }
-        cancel::ask_to_stop(py, this)?;
-        if timeout.is_some() {
-            // Asked to wait and see: whether the task has stopped.
-            let over = wait(py, this, timeout.as_ref())?;
-            return Ok(boolean(over && matches!(this.completion.stage(), Stage::Notified)));
-        }
-        Ok(boolean(true))
-    })
-}
+fast!(py_cancel, PyFuture, |py, this, fast| {
+    let [running, timeout] = args::fast(py, "cancel", ["running", "timeout"], 0, fast)?;
+    if cancel(py, this)? {
+        return Ok(boolean(true));
+    }
+    if !args::truth(running.as_ref(), false)? || this.completion.is_done() || this.pool().is_none() {
+        return Ok(boolean(false));
+    }
+    cancel::ask_to_stop(py, this)?;
+    if timeout.is_some() {
+        // Asked to wait and see: whether the task has stopped.
+        let over = wait(py, this, timeout.as_ref())?;
+        return Ok(boolean(over && matches!(this.completion.stage(), Stage::Notified)));
+    }
+    Ok(boolean(true))
+});
 
 unsafe extern "C" fn py_cancelled(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
@@ -593,28 +575,19 @@ unsafe extern "C" fn py_done(object: *mut ffi::PyObject, _: *mut ffi::PyObject) 
     boolean(unsafe { Me::from_ptr(object) }.completion.is_done())
 }
 
-unsafe extern "C" fn py_add_done_callback(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let function = args::one(py, "add_done_callback", "fn", (args, count, keywords))?;
-        if !this.completion.is_done() {
-            let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
-            let context = if follows { Some(copy_context(py)?.into()) } else { None };
-            let listener = Listener::Callback(function.clone().into(), context);
-            if this.completion.listen(listener, Stage::is_done).is_ok() {
-                return Ok(none());
-            }
+fast!(py_add_done_callback, PyFuture, |py, this, fast| {
+    let function = args::one(py, "add_done_callback", "fn", fast)?;
+    if !this.completion.is_done() {
+        let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
+        let context = if follows { Some(copy_context(py)?.into()) } else { None };
+        let listener = Listener::Callback(function.clone().into(), context);
+        if this.completion.listen(listener, Stage::is_done).is_ok() {
+            return Ok(none());
         }
-        invoke(py, this, &function, None)?;
-        Ok(none())
-    })
-}
+    }
+    invoke(py, this, &function, None)?;
+    Ok(none())
+});
 
 fn not_allowed(py: Python<'_>, this: Me<'_>) -> PyErr {
     let make = || -> PyResult<PyErr> {
@@ -624,54 +597,32 @@ fn not_allowed(py: Python<'_>, this: Me<'_>) -> PyErr {
     make().unwrap_or_else(|error| error)
 }
 
-unsafe extern "C" fn py_set_result(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let value = args::one(py, "set_result", "result", (args, count, keywords))?;
-        if finish(py, this, value, false)? { Ok(none()) } else { Err(not_allowed(py, this)) }
-    })
-}
+fast!(py_set_result, PyFuture, |py, this, fast| {
+    let value = args::one(py, "set_result", "result", fast)?;
+    if finish(py, this, value, false)? { Ok(none()) } else { Err(not_allowed(py, this)) }
+});
 
-unsafe extern "C" fn py_set_exception(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let value = args::one(py, "set_exception", "exception", (args, count, keywords))?;
-        // The standard library takes None as well: a future that is finished, with the result None.
-        let failed = !value.is_none();
-        if finish(py, this, value, failed)? { Ok(none()) } else { Err(not_allowed(py, this)) }
-    })
-}
+fast!(py_set_exception, PyFuture, |py, this, fast| {
+    let value = args::one(py, "set_exception", "exception", fast)?;
+    // The standard library takes None as well: a future that is finished, with the result None.
+    let failed = !value.is_none();
+    if finish(py, this, value, failed)? { Ok(none()) } else { Err(not_allowed(py, this)) }
+});
 
-unsafe extern "C" fn py_set_running(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        if this.completion.begin().is_ok() {
-            return Ok(boolean(true));
-        }
-        if acknowledge(py, this)? {
-            return Ok(boolean(false));
-        }
-        let log = py.import("concurrent.futures._base")?.getattr("LOGGER")?;
-        let text = "Future %s in unexpected state: %s".into_bound_py_any(py)?;
-        let address = this.address().into_bound_py_any(py)?;
-        let state = state_name(this.completion.stage()).into_bound_py_any(py)?;
-        gil::method(&log, "critical", &[&text, &address, &state])?;
-        Err(PyRuntimeError::new_err("Future in unexpected state"))
-    })
-}
+noargs!(py_set_running, PyFuture, |py, this| {
+    if this.completion.begin().is_ok() {
+        return Ok(boolean(true));
+    }
+    if acknowledge(py, this)? {
+        return Ok(boolean(false));
+    }
+    let log = py.import("concurrent.futures._base")?.getattr("LOGGER")?;
+    let text = "Future %s in unexpected state: %s".into_bound_py_any(py)?;
+    let address = this.address().into_bound_py_any(py)?;
+    let state = state_name(this.completion.stage()).into_bound_py_any(py)?;
+    gil::method(&log, "critical", &[&text, &address, &state])?;
+    Err(PyRuntimeError::new_err("Future in unexpected state"))
+});
 
 // Attributes of the standard library's
 
@@ -722,14 +673,10 @@ unsafe extern "C" fn py_set_state(object: *mut ffi::PyObject, value: *mut ffi::P
     })
 }
 
-unsafe extern "C" fn py_get_result(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let value = if this.is_failed() { None } else { this.value.get(py) };
-        Ok(value.map_or_else(none, Bound::into_ptr))
-    })
-}
+getter!(py_get_result, PyFuture, |py, this| {
+    let value = if this.is_failed() { None } else { this.value.get(py) };
+    Ok(value.map_or_else(none, Bound::into_ptr))
+});
 
 unsafe extern "C" fn py_put_result(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
@@ -740,13 +687,7 @@ unsafe extern "C" fn py_put_result(object: *mut ffi::PyObject, value: *mut ffi::
     })
 }
 
-unsafe extern "C" fn py_get_exception(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        Ok(this.exception(py).map_or_else(none, Bound::into_ptr))
-    })
-}
+getter!(py_get_exception, PyFuture, |py, this| { Ok(this.exception(py).map_or_else(none, Bound::into_ptr)) });
 
 unsafe extern "C" fn py_put_exception(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
@@ -775,37 +716,29 @@ unsafe extern "C" fn py_put_condition(object: *mut ffi::PyObject, value: *mut ff
     })
 }
 
-unsafe extern "C" fn py_get_waiters(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        condition(py, this)?;
-        let waiters = match this.waiters.get(py) {
-            Some(waiters) => waiters,
-            None => this.waiters.get_or_put(PyList::empty(py).into_any()),
-        };
-        Ok(waiters.into_ptr())
-    })
-}
+getter!(py_get_waiters, PyFuture, |py, this| {
+    condition(py, this)?;
+    let waiters = match this.waiters.get(py) {
+        Some(waiters) => waiters,
+        None => this.waiters.get_or_put(PyList::empty(py).into_any()),
+    };
+    Ok(waiters.into_ptr())
+});
 
-unsafe extern "C" fn py_get_callbacks(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: an attribute of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let callbacks: Vec<Item> = this.completion.with_listeners(|listeners| {
-            let functions = listeners.iter().filter_map(|listener| match listener {
-                Listener::Callback(function, _) => Some(function.clone()),
-                Listener::Collector(_) => None,
-            });
-            functions.collect()
+getter!(py_get_callbacks, PyFuture, |py, this| {
+    let callbacks: Vec<Item> = this.completion.with_listeners(|listeners| {
+        let functions = listeners.iter().filter_map(|listener| match listener {
+            Listener::Callback(function, _) => Some(function.clone()),
+            Listener::Collector(_) => None,
         });
-        let list = PyList::empty(py);
-        for callback in callbacks {
-            list.append(callback.into_bound(py))?;
-        }
-        Ok(list.into_any().into_ptr())
-    })
-}
+        functions.collect()
+    });
+    let list = PyList::empty(py);
+    for callback in callbacks {
+        list.append(callback.into_bound(py))?;
+    }
+    Ok(list.into_any().into_ptr())
+});
 
 unsafe extern "C" fn py_site(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: an attribute of the type.
@@ -914,47 +847,19 @@ impl Native for PyFuture {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"result",
-                py_result,
-                c"result($self, /, timeout=None)\n--\n\nThe result, waited for at most `timeout` seconds.",
-            ),
-            method_fast(
-                c"exception",
-                py_exception,
-                c"exception($self, /, timeout=None)\n--\n\n\
-                  The exception or None, waited for at most `timeout` seconds.",
-            ),
-            method_fast(
-                c"cancel",
-                py_cancel,
-                c"cancel($self, /, *, running=False, timeout=None)\n--\n\n\
-                  Cancel it unless it runs or is over.\n\n\
-                  With running=True a task that runs is asked to stop: it is raised in at its next wait or\n\
-                  raddle.cancel.check(). True if it was asked; with a timeout, whether it has stopped by then.",
-            ),
-            method_noargs(c"cancelled", py_cancelled, c"cancelled($self, /)\n--\n\nWhether it was cancelled."),
-            method_noargs(c"running", py_running, c"running($self, /)\n--\n\nWhether its task runs now."),
-            method_noargs(c"done", py_done, c"done($self, /)\n--\n\nWhether it was cancelled or is finished."),
-            method_fast(
-                c"add_done_callback",
-                py_add_done_callback,
-                c"add_done_callback($self, /, fn)\n--\n\nCall fn(future) when it is over, or now if it is.",
-            ),
-            method_noargs(
-                c"set_running_or_notify_cancel",
-                py_set_running,
-                c"set_running_or_notify_cancel($self, /)\n--\n\nFor executors: begin, or learn that it was cancelled.",
-            ),
-            method_fast(c"set_result", py_set_result, c"set_result($self, /, result)\n--\n\nFor executors: end it."),
-            method_fast(
-                c"set_exception",
-                py_set_exception,
-                c"set_exception($self, /, exception)\n--\n\nFor executors: end it with an exception.",
-            ),
-            method_noargs(c"__reduce__", no_pickle, c"Futures cannot be pickled."),
-        ]
+        methods! {
+            fast "result" (", timeout=None") = py_result, "The result, waited for at most `timeout` seconds.";
+            fast "exception" (", timeout=None") = py_exception, "The exception or None, waited for at most `timeout` seconds.";
+            fast "cancel" (", *, running=False, timeout=None") = py_cancel, "Cancel it unless it runs or is over.\n\nWith running=True a task that runs is asked to stop: it is raised in at its next wait or\nraddle.cancel.check(). True if it was asked; with a timeout, whether it has stopped by then.";
+            noargs "cancelled" ("") = py_cancelled, "Whether it was cancelled.";
+            noargs "running" ("") = py_running, "Whether its task runs now.";
+            noargs "done" ("") = py_done, "Whether it was cancelled or is finished.";
+            fast "add_done_callback" (", fn") = py_add_done_callback, "Call fn(future) when it is over, or now if it is.";
+            noargs "set_running_or_notify_cancel" ("") = py_set_running, "For executors: begin, or learn that it was cancelled.";
+            fast "set_result" (", result") = py_set_result, "For executors: end it.";
+            fast "set_exception" (", exception") = py_set_exception, "For executors: end it with an exception.";
+            noargs "__reduce__" = no_pickle, "Futures cannot be pickled.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -993,5 +898,10 @@ pub(crate) fn ours<'a>(object: &'a Bound<'_, PyAny>) -> Option<Me<'a>> {
 /// # Errors
 /// `TypeError` if it is none.
 pub(crate) fn expect<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<Me<'a>> {
-    ours(object).ok_or_else(|| PyTypeError::new_err("a future of raddle is wanted"))
+    ours(object).ok_or_else(|| {
+        PyTypeError::new_err(format!(
+            "submit() must give a raddle.concurrent.futures.Future here, not {}",
+            object.get_type()
+        ))
+    })
 }

@@ -10,7 +10,7 @@ use crate::error::{discard, entry, fetch, into_value};
 use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, method_fast, method_noargs};
+use crate::native::{Native, This, Visit, Which, fast, methods, noargs};
 use crate::reference::{Item, Place};
 use crate::select;
 use crate::site;
@@ -220,9 +220,9 @@ impl Pool {
 
     /// Who can run what is in its line: all its workers, if there can be no more.
     pub(crate) fn servers(&self, site: Option<Site>, out: &mut Vec<Waker>) -> Claim {
-        let (workers, _) = self.tasks.workers();
+        let ((workers, _), most) = (self.tasks.workers(), self.tasks.most());
         let known = self.workers.lock();
-        if known.len() != workers || workers < self.tasks.most() {
+        if known.len() != workers || workers < most {
             return Claim::Unknown;
         }
         out.extend(known.iter().map(|(token, epoch)| Waker { token: *token, site, epoch: *epoch }));
@@ -769,88 +769,68 @@ fn context<'py>(py: Python<'py>, pool: &Pool) -> PyResult<Option<Bound<'py, PyAn
     if pool.follows.load(Ordering::Relaxed) { copy_context(py).map(Some) } else { Ok(None) }
 }
 
-/// `_submit_under(token, timeout, fn, args, kwargs)`: a task with a token of its own below the one given.
-unsafe extern "C" fn py_submit_under(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let names = ["token", "timeout", "fn", "args", "kwargs"];
-        let [token, timeout, function, positional, named] =
-            args::fast(py, "_submit_under", names, 5, (args, count, keywords))?;
-        let missing = || PyTypeError::new_err("_submit_under takes 5 arguments");
-        let (function, positional) = (function.ok_or_else(missing)?, positional.ok_or_else(missing)?);
-        let positional = positional.cast_into::<PyTuple>()?;
-        let named = named.ok_or_else(missing)?.cast_into::<PyDict>()?;
-        let pool = this.pool()?;
-        let mut all: Vec<Bound<'_, PyAny>> = positional.iter().collect();
-        all.extend(named.values());
-        let keywords = (!named.is_empty()).then(|| PyTuple::new(py, named.keys())).transpose()?;
-        let work = Work {
-            function,
-            args: PyTuple::new(py, all)?.into_any(),
-            keywords: keywords.map(Bound::into_any),
-            context: context(py, pool)?,
-        };
-        let item = future::new_task(py, pool, work, site::here())?;
-        let parent = token.filter(|token| !token.is_none());
-        let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
-        // SAFETY: a future of ours.
-        unsafe { Future::from_ptr(item.as_ptr()) }.token.set(&own);
-        submit(py, &this.bound(py), pool, &item)?;
-        Ok(item.into_ptr())
-    })
-}
+// `_submit_under(token, timeout, fn, args, kwargs)`: a task with a token of its own below the one given.
+fast!(py_submit_under, PyExecutor, |py, this, fast| {
+    let names = ["token", "timeout", "fn", "args", "kwargs"];
+    let [token, timeout, function, positional, named] = args::fast(py, "_submit_under", names, 5, fast)?;
+    let missing = || PyTypeError::new_err("_submit_under takes 5 arguments");
+    let (function, positional) = (function.ok_or_else(missing)?, positional.ok_or_else(missing)?);
+    let positional = positional.cast_into::<PyTuple>()?;
+    let named = named.ok_or_else(missing)?.cast_into::<PyDict>()?;
+    let pool = this.pool()?;
+    let mut all: Vec<Bound<'_, PyAny>> = positional.iter().collect();
+    all.extend(named.values());
+    let keywords = (!named.is_empty()).then(|| PyTuple::new(py, named.keys())).transpose()?;
+    let work = Work {
+        function,
+        args: PyTuple::new(py, all)?.into_any(),
+        keywords: keywords.map(Bound::into_any),
+        context: context(py, pool)?,
+    };
+    let item = future::new_task(py, pool, work, site::here())?;
+    let parent = token.filter(|token| !token.is_none());
+    let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
+    // SAFETY: a future of ours.
+    unsafe { Future::from_ptr(item.as_ptr()) }.token.set(&own);
+    submit(py, &this.bound(py), pool, &item)?;
+    Ok(item.into_ptr())
+});
 
-/// `_map(fn, arguments, timeout, ahead)`: submits a call for each tuple of an iterator, at most `ahead` before their
-/// turn (None: all at once), and gives the iterator of their results.
-unsafe extern "C" fn py_map(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Me::from_ptr(object) };
-        let [function, tuples, timeout] =
-            args::fast(py, "_map", ["fn", "arguments", "timeout"], 3, (args, count, keywords))?;
-        let (Some(function), Some(tuples)) = (function, tuples) else {
-            return Err(PyTypeError::new_err("_map takes a function and an iterator"));
-        };
-        let deadline = match patience(timeout.as_ref())? {
-            Patience::Until(deadline) => deadline,
-            Patience::None => Deadline::at(0),
-        };
-        args::check(deadline)?;
-        let pool = this.pool()?;
-        let executor = this.bound(py);
-        let site = site::here();
-        let mut futures = Vec::new();
-        let submitted = (|| -> PyResult<()> {
-            while let Some(tuple) = gil::next(&tuples)? {
-                let tuple = tuple.cast_into::<PyTuple>()?;
-                let work = Work {
-                    function: function.clone(),
-                    args: tuple.into_any(),
-                    keywords: None,
-                    context: context(py, pool)?,
-                };
-                let item = future::new_task(py, pool, work, site)?;
-                submit(py, &executor, pool, &item)?;
-                futures.push(item);
-            }
-            Ok(())
-        })();
-        let results = select::results(py, futures, deadline, None)?;
-        submitted?;
-        Ok(results.into_ptr())
-    })
-}
+// `_map(fn, arguments, timeout, ahead)`: submits a call for each tuple of an iterator, at most `ahead` before their
+// turn (None: all at once), and gives the iterator of their results.
+fast!(py_map, PyExecutor, |py, this, fast| {
+    let [function, tuples, timeout] = args::fast(py, "_map", ["fn", "arguments", "timeout"], 3, fast)?;
+    let (Some(function), Some(tuples)) = (function, tuples) else {
+        return Err(PyTypeError::new_err("_map takes a function and an iterator"));
+    };
+    let deadline = match patience(timeout.as_ref())? {
+        Patience::Until(deadline) => deadline,
+        Patience::None => Deadline::at(0),
+    };
+    args::check(deadline)?;
+    let pool = this.pool()?;
+    let executor = this.bound(py);
+    let site = site::here();
+    let mut futures = Vec::new();
+    let submitted = (|| -> PyResult<()> {
+        while let Some(tuple) = gil::next(&tuples)? {
+            let tuple = tuple.cast_into::<PyTuple>()?;
+            let work = Work {
+                function: function.clone(),
+                args: tuple.into_any(),
+                keywords: None,
+                context: context(py, pool)?,
+            };
+            let item = future::new_task(py, pool, work, site)?;
+            submit(py, &executor, pool, &item)?;
+            futures.push(item);
+        }
+        Ok(())
+    })();
+    let results = select::results(py, futures, deadline, None)?;
+    submitted?;
+    Ok(results.into_ptr())
+});
 
 impl Native for PyExecutor {
     const NAME: &'static CStr = c"raddle._raddle.Executor";
@@ -870,25 +850,11 @@ impl Native for PyExecutor {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_fast(
-                c"submit",
-                py_submit,
-                c"submit($self, fn, /, *args, **kwargs)\n--\n\n\
-                  Have a worker call fn(*args, **kwargs); its Future.\n\n\
-                  Waits only if the pool is bounded and full, as its on_full says.",
-            ),
-            method_fast(
-                c"_submit_under",
-                py_submit_under,
-                c"_submit_under($self, /, token, timeout, fn, args, kwargs)\n--\n\nSubmit with a token and a time-out.",
-            ),
-            method_fast(
-                c"_map",
-                py_map,
-                c"_map($self, /, fn, arguments, timeout)\n--\n\nSubmit a call for each tuple; the iterator of results.",
-            ),
-        ]
+        methods! {
+            fast "submit" = py_submit, "submit($self, fn, /, *args, **kwargs)\n--\n\nHave a worker call fn(*args, **kwargs); its Future.\n\nWaits only if the pool is bounded and full, as its on_full says.";
+            fast "_submit_under" (", token, timeout, fn, args, kwargs") = py_submit_under, "Submit with a token and a time-out.";
+            fast "_map" (", fn, arguments, timeout") = py_map, "Submit a call for each tuple; the iterator of results.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -939,32 +905,24 @@ unsafe extern "C" fn py_leave(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     none()
 }
 
-/// `take()`: the task that has waited longest, as a future that counts as running; None if there is none.
-unsafe extern "C" fn py_take(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Line::from_ptr(object) };
-        loop {
-            match this.pool.tasks.take_oldest() {
-                Some(Ok(ticket)) => return Ok(ticket.0.into_ptr()),
-                Some(Err(ticket)) => acknowledge(py, ticket)?,
-                None => return Ok(none()),
-            }
+// `take()`: the task that has waited longest, as a future that counts as running; None if there is none.
+noargs!(py_take, PyLine, |py, this| {
+    loop {
+        match this.pool.tasks.take_oldest() {
+            Some(Ok(ticket)) => return Ok(ticket.0.into_ptr()),
+            Some(Err(ticket)) => acknowledge(py, ticket)?,
+            None => return Ok(none()),
         }
-    })
-}
+    }
+});
 
-/// `cancel_all()`: cancels every task in line.
-unsafe extern "C" fn py_cancel_all(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let this = unsafe { Line::from_ptr(object) };
-        while this.pool.tasks.pending() > 0 {
-            drop_oldest(py, &this.pool)?;
-        }
-        Ok(none())
-    })
-}
+// `cancel_all()`: cancels every task in line.
+noargs!(py_cancel_all, PyLine, |py, this| {
+    while this.pool.tasks.pending() > 0 {
+        drop_oldest(py, &this.pool)?;
+    }
+    Ok(none())
+});
 
 unsafe extern "C" fn py_pending(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a method of the type; attached.
@@ -980,69 +938,60 @@ unsafe extern "C" fn py_workers(object: *mut ffi::PyObject, _: *mut ffi::PyObjec
     })
 }
 
-/// `set(...)`: the settings, each optional.
-unsafe extern "C" fn py_set(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    entry(|py| {
-        // SAFETY: a method of the type.
-        let pool = &unsafe { Line::from_ptr(object) }.pool;
-        let names = ["most", "limit", "on_full", "patience", "idle", "context", "nested", "auto", "starter"];
-        let [most, limit, on_full, patience, idle, context, nested, auto, starter] =
-            args::fast(py, "set", names, 0, (args, count, keywords))?;
-        let nanoseconds = |seconds: &Bound<'_, PyAny>| -> PyResult<u64> {
-            Ok(if seconds.is_none() { u64::MAX } else { (seconds.extract::<f64>()?.max(0.0) * 1e9) as u64 })
+// `set(...)`: the settings, each optional.
+fast!(py_set, PyLine, |py, this, fast| {
+    let pool = &this.pool;
+    let names = ["most", "limit", "on_full", "patience", "idle", "context", "nested", "auto", "starter"];
+    let [most, limit, on_full, patience, idle, context, nested, auto, starter] = args::fast(py, "set", names, 0, fast)?;
+    let nanoseconds = |seconds: &Bound<'_, PyAny>| -> PyResult<u64> {
+        Ok(if seconds.is_none() { u64::MAX } else { (seconds.extract::<f64>()?.max(0.0) * 1e9) as u64 })
+    };
+    if let Some(most) = most {
+        let most = most.extract()?;
+        pool.most.store(most, Ordering::Relaxed);
+        pool.tasks.set_most(most);
+    }
+    if let Some(limit) = limit {
+        let limit = limit.extract()?;
+        pool.limit.store(limit, Ordering::Relaxed);
+        pool.tasks.set_limit(limit);
+    }
+    if let Some(on_full) = on_full {
+        let policy = match on_full.extract::<String>()?.as_str() {
+            "block" => OnFull::Block,
+            "raise" => OnFull::Raise,
+            "caller_runs" => OnFull::CallerRuns,
+            "drop_oldest" => OnFull::DropOldest,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "on_full must be 'block', 'raise', 'caller_runs' or 'drop_oldest', not {other:?}"
+                )));
+            }
         };
-        if let Some(most) = most {
-            let most = most.extract()?;
-            pool.most.store(most, Ordering::Relaxed);
-            pool.tasks.set_most(most);
-        }
-        if let Some(limit) = limit {
-            let limit = limit.extract()?;
-            pool.limit.store(limit, Ordering::Relaxed);
-            pool.tasks.set_limit(limit);
-        }
-        if let Some(on_full) = on_full {
-            let policy = match on_full.extract::<String>()?.as_str() {
-                "block" => OnFull::Block,
-                "raise" => OnFull::Raise,
-                "caller_runs" => OnFull::CallerRuns,
-                "drop_oldest" => OnFull::DropOldest,
-                other => {
-                    return Err(PyValueError::new_err(format!(
-                        "on_full must be 'block', 'raise', 'caller_runs' or 'drop_oldest', not {other:?}"
-                    )));
-                }
-            };
-            pool.on_full.store(policy as u8, Ordering::Relaxed);
-        }
-        if let Some(patience) = patience {
-            pool.patience.store(nanoseconds(&patience)?, Ordering::Relaxed);
-        }
-        if let Some(idle) = idle {
-            pool.idle.store(nanoseconds(&idle)?, Ordering::Relaxed);
-        }
-        if let Some(context) = context {
-            pool.follows.store(gil::truth(&context)?, Ordering::Relaxed);
-        }
-        if let Some(nested) = nested {
-            pool.helps.store(gil::truth(&nested)?, Ordering::Relaxed);
-        }
-        if let Some(auto) = auto {
-            let (least, most): (usize, usize) = auto.extract()?;
-            pool.auto_least.store(least, Ordering::Relaxed);
-            pool.auto_most.store(most, Ordering::Relaxed);
-        }
-        if let Some(starter) = starter {
-            pool.starter.set(&starter);
-        }
-        Ok(none())
-    })
-}
+        pool.on_full.store(policy as u8, Ordering::Relaxed);
+    }
+    if let Some(patience) = patience {
+        pool.patience.store(nanoseconds(&patience)?, Ordering::Relaxed);
+    }
+    if let Some(idle) = idle {
+        pool.idle.store(nanoseconds(&idle)?, Ordering::Relaxed);
+    }
+    if let Some(context) = context {
+        pool.follows.store(gil::truth(&context)?, Ordering::Relaxed);
+    }
+    if let Some(nested) = nested {
+        pool.helps.store(gil::truth(&nested)?, Ordering::Relaxed);
+    }
+    if let Some(auto) = auto {
+        let (least, most): (usize, usize) = auto.extract()?;
+        pool.auto_least.store(least, Ordering::Relaxed);
+        pool.auto_most.store(most, Ordering::Relaxed);
+    }
+    if let Some(starter) = starter {
+        pool.starter.set(&starter);
+    }
+    Ok(none())
+});
 
 /// `stats()`: the figures, in the order of `PoolStats` of `raddle.concurrent.futures`.
 unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -1098,18 +1047,18 @@ impl Native for PyLine {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_noargs(c"work", py_work, c"work($self, /)\n--\n\nServe the line until it is closed."),
-            method_noargs(c"close", py_close, c"close($self, /)\n--\n\nTake no more tasks."),
-            method_noargs(c"closed", py_closed, c"closed($self, /)\n--\n\nWhether it takes no more tasks."),
-            method_noargs(c"leave", py_leave, c"leave($self, /)\n--\n\nA worker goes without having worked."),
-            method_noargs(c"take", py_take, c"take($self, /)\n--\n\nThe oldest task, claimed, or None."),
-            method_noargs(c"cancel_all", py_cancel_all, c"cancel_all($self, /)\n--\n\nCancel all tasks in line."),
-            method_noargs(c"pending", py_pending, c"pending($self, /)\n--\n\nHow many tasks wait."),
-            method_noargs(c"workers", py_workers, c"workers($self, /)\n--\n\n(workers, idle workers, most)."),
-            method_noargs(c"stats", py_stats, c"stats($self, /)\n--\n\nThe figures, as a dict."),
-            method_fast(c"set", py_set, c"set($self, /, **settings)\n--\n\nChange settings."),
-        ]
+        methods! {
+            noargs "work" ("") = py_work, "Serve the line until it is closed.";
+            noargs "close" ("") = py_close, "Take no more tasks.";
+            noargs "closed" ("") = py_closed, "Whether it takes no more tasks.";
+            noargs "leave" ("") = py_leave, "A worker goes without having worked.";
+            noargs "take" ("") = py_take, "The oldest task, claimed, or None.";
+            noargs "cancel_all" ("") = py_cancel_all, "Cancel all tasks in line.";
+            noargs "pending" ("") = py_pending, "How many tasks wait.";
+            noargs "workers" ("") = py_workers, "(workers, idle workers, most).";
+            noargs "stats" ("") = py_stats, "The figures, as a dict.";
+            fast "set" (", **settings") = py_set, "Change settings.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

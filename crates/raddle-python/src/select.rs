@@ -5,7 +5,7 @@ use crate::error::{entry, fetch};
 use crate::future::{self, Listener, PyFuture, ours};
 use crate::gil::{self, PyHost};
 use crate::lock::none;
-use crate::native::{Native, This, Visit, Which, method_noargs, method_o};
+use crate::native::{Native, This, Visit, Which, methods};
 use crate::pool;
 use crate::reference::{Item, Place};
 use crate::types::Slot;
@@ -82,11 +82,11 @@ impl Native for PyCollector {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![
-            method_o(c"add_result", py_add, c"add_result($self, future, /)\n--\n\nThe future has a result."),
-            method_o(c"add_cancelled", py_add, c"add_cancelled($self, future, /)\n--\n\nThe future was cancelled."),
-            method_o(c"add_exception", py_add_failed, c"add_exception($self, future, /)\n--\n\nThe future failed."),
-        ]
+        methods! {
+            o "add_result" = py_add, "add_result($self, future, /)\n--\n\nThe future has a result.";
+            o "add_cancelled" = py_add, "add_cancelled($self, future, /)\n--\n\nThe future was cancelled.";
+            o "add_exception" = py_add_failed, "add_exception($self, future, /)\n--\n\nThe future failed.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -469,7 +469,9 @@ impl Native for PyCompleted {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![method_noargs(c"close", completed_close, c"close($self, /)\n--\n\nGive up the futures not given out yet.")]
+        methods! {
+            noargs "close" ("") = completed_close, "Give up the futures not given out yet.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -638,7 +640,9 @@ impl Native for PyResults {
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        vec![method_noargs(c"close", results_close, c"close($self, /)\n--\n\nCancel what has not been given out yet.")]
+        methods! {
+            noargs "close" ("") = results_close, "Cancel what has not been given out yet.";
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {
