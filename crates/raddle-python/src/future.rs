@@ -268,16 +268,22 @@ pub(crate) enum Rest {
 }
 
 /// A new future of a task that another process is to run.
-pub(crate) fn new_remote(py: Python<'_>, workers: Arc<dyn Workers>) -> PyResult<Item> {
+pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<dyn Workers>) -> PyResult<Item> {
     let ty = names()?.future.as_ptr();
     let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
     // SAFETY: just made.
     let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
     let _ = future.remote.set(Box::new(Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) }));
+    future.function.set(name);
     Ok(item)
 }
 
 impl PyFuture {
+    /// The name of the task's function, where another process runs it.
+    pub(crate) fn task_name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.remote.get().and_then(|_| self.function.get(py))
+    }
+
     /// The number of its task.
     pub(crate) fn set_remote_id(&self, id: u64) {
         if let Some(remote) = self.remote.get() {

@@ -74,7 +74,7 @@ mod _raddle {
     #[pymodule_export]
     use super::channel::{channel_event, channel_memory, wait_readable};
     #[pymodule_export]
-    use super::workers::{set_message_decoder, worker_stop_signal};
+    use super::workers::{set_message_decoder, task_name, worker_stop_signal};
 
     /// Says which files (by the beginnings of their paths) stand for whoever called them, and checks that call
     /// sites can be read fast; whether they can.

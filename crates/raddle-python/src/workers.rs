@@ -231,18 +231,19 @@ impl PyWorkers {
     }
 
     /// Submits a task whose message has these parts; its future. `limit`: the longest it may run, in seconds.
-    #[pyo3(signature = (tag, parts, retries=0, limit=None))]
+    #[pyo3(signature = (tag, parts, name, retries=0, limit=None))]
     fn submit<'py>(
         &self,
         py: Python<'py>,
         tag: u8,
         parts: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyAny>,
         retries: u32,
         limit: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let workers = self.here()?;
         workers.host().tidy(py);
-        let item = future::new_remote(py, Arc::clone(workers) as Arc<dyn future::Workers>)?;
+        let item = future::new_remote(py, name, Arc::clone(workers) as Arc<dyn future::Workers>)?;
         let kept = Item::new(item.as_ptr()).into_bound(py);
         let limit = nanoseconds(limit);
         let id = with_parts(parts, |parts| {
@@ -467,4 +468,11 @@ pub(crate) fn set_message_decoder(decode: Py<PyAny>) {
 #[pyfunction]
 pub(crate) fn worker_stop_signal() -> i32 {
     raddle::workers::stop_signal()
+}
+
+/// The name of the function of a task that another process runs, or None.
+#[pyfunction]
+pub(crate) fn task_name<'py>(future: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = future.py();
+    Ok(future::expect(future)?.task_name(py).unwrap_or_else(|| py.None().into_bound(py)))
 }

@@ -22,6 +22,8 @@ const MEASURE: u64 = 50_000_000;
 const MENDING: u64 = 1_000_000_000;
 /// After how long without news the host may see to what it owes, in nanoseconds.
 const QUIET: u64 = 2_000_000;
+/// How often a channel that another process is about to leave is tried.
+const PATIENCE: u32 = 50;
 /// How much is read from workers before it is delivered.
 const BATCH: usize = 256;
 
@@ -114,6 +116,19 @@ struct Post {
     look_at: Option<u64>,
     memory: Option<u64>,
     damaged: Option<io::Error>,
+}
+
+impl Post {
+    /// Sends a message. A worker that is about to sleep may have the lock for some instructions.
+    fn send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
+        for _ in 0..PATIENCE {
+            match self.tasks.try_send(tag, parts) {
+                Err(SendError::Busy) => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+        Err(SendError::Busy)
+    }
 }
 
 struct State<T> {
@@ -421,7 +436,7 @@ impl<T: Send + 'static> State<T> {
             parts.push(&number);
             self.begun(id);
             if let Some(post) = self.posts.get(&slot)
-                && post.tasks.try_send(kind::TASK << SHIFT | tag, &parts).is_ok()
+                && post.send(kind::TASK << SHIFT | tag, &parts).is_ok()
             {
                 self.plan.sent(slot, id, moment);
                 return id;
@@ -466,7 +481,7 @@ impl<T: Send + 'static> State<T> {
     fn next_look(&self) -> Option<u64> {
         let posts = self.posts.values().flat_map(|post| [post.kill_at, post.look_at]).flatten();
         let measure = (self.settings.memory > 0 && !self.posts.is_empty()).then(|| self.measured + MEASURE);
-        posts.chain(self.plan.next_look()).chain(measure).min()
+        posts.chain(self.plan.next_look(now())).chain(measure).min()
     }
 
     /// Reads what a worker has to say. Whether there may be more.
@@ -562,12 +577,10 @@ impl<T: Send + 'static> State<T> {
                         break;
                     }
                 }
-                Step::End(slot) => {
-                    if let Some(post) = self.posts.get(&slot) {
-                        let _ = post.tasks.try_send(kind::END << SHIFT, &[&[0; 8]]);
-                    }
-                    self.plan.ending(slot);
-                }
+                Step::End(slot) => match self.posts.get(&slot).map(|post| post.send(kind::END << SHIFT, &[&[0; 8]])) {
+                    Some(Err(SendError::Busy)) => self.plan.busy(slot, now() + WRITING),
+                    _ => self.plan.ending(slot),
+                },
             }
         }
         out.extend(self.plan.start(0).into_iter().map(|slot| Delivery::Event(Event::Start(slot))));
@@ -588,7 +601,7 @@ impl<T: Send + 'static> State<T> {
             return;
         }
         let sent = match self.posts.get(&slot) {
-            Some(post) => post.tasks.try_send(kind::TASK << SHIFT | message.tag, &[&message.bytes, &id.to_le_bytes()]),
+            Some(post) => post.send(kind::TASK << SHIFT | message.tag, &[&message.bytes, &id.to_le_bytes()]),
             None => Err(SendError::Gone),
         };
         self.plan.begun(id);
@@ -597,6 +610,7 @@ impl<T: Send + 'static> State<T> {
             Err(SendError::Failed(error)) => {
                 out.extend(self.plan.unsent(id).map(|task| Delivery::Lost(task, Loss::Unsendable(error))));
             }
+            Err(SendError::Busy) => self.plan.busy(slot, now() + WRITING),
             // It is dying, or damaged.
             Err(_) => self.plan.retire(slot),
         }

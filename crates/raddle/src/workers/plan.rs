@@ -81,6 +81,15 @@ struct Worker {
     began: u64,
     /// The task on account of which it is being stopped.
     stopping: Option<(Id, Why)>,
+    /// Nothing can be sent to it before.
+    busy_until: u64,
+}
+
+impl Worker {
+    /// Whether it can be sent a task now.
+    fn takes(&self, now: u64) -> bool {
+        self.phase == Phase::Ready && self.stopping.is_none() && self.busy_until <= now
+    }
 }
 
 /// How a plan is to decide.
@@ -289,6 +298,7 @@ impl<T> Plan<T> {
         }
         worker.line.push_back(id);
         worker.given += 1;
+        worker.busy_until = 0;
         if let Some(entry) = self.tasks.get_mut(&id) {
             entry.begun = true;
             if entry.retries == 0 {
@@ -360,8 +370,15 @@ impl<T> Plan<T> {
     fn enlist(&mut self) -> Slot {
         let slot = self.next_slot;
         self.next_slot += 1;
-        let worker =
-            Worker { phase: Phase::Starting, line: VecDeque::new(), given: 0, pace: 0, began: 0, stopping: None };
+        let worker = Worker {
+            phase: Phase::Starting,
+            line: VecDeque::new(),
+            given: 0,
+            pace: 0,
+            began: 0,
+            stopping: None,
+            busy_until: 0,
+        };
         self.workers.insert(slot, worker);
         slot
     }
@@ -442,7 +459,7 @@ impl<T> Plan<T> {
     /// What to do next, if anything.
     pub fn step(&self, now: u64) -> Option<Step> {
         if let Some(id) = self.pending.front() {
-            if let Some(slot) = self.best() {
+            if let Some(slot) = self.best(now) {
                 return Some(Step::Send(slot, *id));
             }
         } else if self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty())
@@ -454,10 +471,10 @@ impl<T> Plan<T> {
     }
 
     /// The worker that is to get the next task: one that is idle, or the one with the shortest line that is not full.
-    fn best(&self) -> Option<Slot> {
+    fn best(&self, now: u64) -> Option<Slot> {
         let mut best: Option<(usize, Slot)> = None;
         for (slot, worker) in &self.workers {
-            if worker.phase != Phase::Ready || worker.stopping.is_some() || self.is_used_up(worker) {
+            if !worker.takes(now) || self.is_used_up(worker) {
                 continue;
             }
             let length = worker.line.len();
@@ -493,7 +510,10 @@ impl<T> Plan<T> {
 
     /// A worker that is not wanted any more and has nothing to do.
     fn superfluous(&self, now: u64) -> Option<Slot> {
-        let free = |worker: &Worker| worker.line.is_empty() && matches!(worker.phase, Phase::Ready | Phase::Retiring);
+        let free = |worker: &Worker| {
+            let told = matches!(worker.phase, Phase::Ready | Phase::Retiring);
+            told && worker.line.is_empty() && worker.busy_until <= now
+        };
         let done = self.closed && self.tasks.is_empty();
         let ready =
             self.workers.values().filter(|worker| matches!(worker.phase, Phase::Starting | Phase::Ready)).count();
@@ -505,10 +525,18 @@ impl<T> Plan<T> {
         })
     }
 
+    /// Nothing can be sent to a worker for a while.
+    pub fn busy(&mut self, slot: Slot, until: u64) {
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.busy_until = until;
+        }
+    }
+
     /// The worker was told to end.
     pub fn ending(&mut self, slot: Slot) {
         if let Some(worker) = self.workers.get_mut(&slot) {
             worker.phase = Phase::Ending;
+            worker.busy_until = 0;
         }
     }
 
@@ -533,13 +561,14 @@ impl<T> Plan<T> {
     }
 
     /// When to decide again, if nothing happens before.
-    pub fn next_look(&self) -> Option<u64> {
+    pub fn next_look(&self, now: u64) -> Option<u64> {
         let idle_one = self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty());
         let looks = self.workers.values().flat_map(|worker| {
             let stuck = (idle_one && worker.line.len() > 1).then(|| worker.began + STUCK);
             let late = if worker.stopping.is_none() { self.limit(worker) } else { None };
             let is_idle = worker.phase == Phase::Ready && worker.line.is_empty() && self.rules.idle > 0;
-            [stuck, late, is_idle.then(|| worker.began + self.rules.idle)]
+            let busy = (worker.busy_until > now).then_some(worker.busy_until);
+            [stuck, late, is_idle.then(|| worker.began + self.rules.idle), busy]
         });
         looks.flatten().min()
     }
