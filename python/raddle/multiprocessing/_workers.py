@@ -131,6 +131,7 @@ class Crew:
         flavour: what differs in the worker.
         on_unfit: called by the keeper with the exception that an initializer has raised.
         prepare: called with each process before it is started.
+        lasting: whether the interpreter's exit waits for the tasks; else they end with it.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Crew:
         memory: int = 0,
         on_unfit: Callable[[BaseException], None] | None = None,
         prepare: Callable[[Any], None] | None = None,
+        lasting: bool = True,
     ) -> None:
         self.context = context
         self.workers = _raddle.Workers(workers, tasks_per_worker, idle, 3, grace, memory)
@@ -155,6 +157,9 @@ class Crew:
         self.initargs = initargs
         self.on_unfit = on_unfit
         self.prepare = prepare
+        self.lasting = lasting
+        #: Threads that submit on their own.
+        self.feeders: weakref.WeakSet[Thread] = weakref.WeakSet()
         #: Why no task is taken any more; None while tasks are.
         self.broken: str | None = None
         self.closed = False
@@ -178,7 +183,7 @@ class Crew:
                 for slot in self.workers.want(ahead):
                     self._start(slot)
             finally:
-                self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers")
+                self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers", daemon=not self.lasting)
                 self.keeper.start()
                 self.workers.dispatch()
 
@@ -314,6 +319,14 @@ class Crew:
             else:
                 _raddle.end_taken(future, None)
 
+    def terminate(self) -> None:
+        """End the workers at once: by SIGTERM, and by SIGKILL if that does not help within half a second."""
+        self.kill(signal.SIGTERM)
+        self.join(0.5)
+        if self.processes:
+            self.workers.signal_all(signal.SIGKILL)
+            self.join()
+
     def join(self, timeout: float | None = None) -> None:
         """Wait until all workers have ended. Blocks with the GIL released."""
         keeper = self.keeper
@@ -393,12 +406,11 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     """Before the interpreter waits for its threads: what was submitted is done first, as in the standard library."""
-    for crew in list(_crews):
-        if crew.owner == os.getpid():
-            crew.close()
-    for crew in list(_crews):
-        if crew.owner == os.getpid():
-            crew.join()
+    lasting = [crew for crew in list(_crews) if crew.owner == os.getpid() and crew.lasting]
+    for crew in lasting:
+        crew.close()
+    for crew in lasting:
+        crew.join()
 
 
 os.register_at_fork(
