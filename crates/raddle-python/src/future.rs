@@ -89,7 +89,6 @@ pub(crate) type Me<'a> = This<'a, PyFuture>;
 
 /// What `raddle.concurrent.futures` has told.
 struct Names {
-    future: Py<PyAny>,
     cancelled: Py<PyAny>,
     invalid: Py<PyAny>,
     /// `callback_failed(future, exception)`.
@@ -100,15 +99,9 @@ struct Names {
 
 static NAMES: OnceLock<Names> = OnceLock::new();
 
-/// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
-pub(crate) fn set_names(
-    future: Py<PyAny>,
-    cancelled: Py<PyAny>,
-    invalid: Py<PyAny>,
-    callback_failed: Py<PyAny>,
-    lost: Py<PyAny>,
-) {
-    let _ = NAMES.set(Names { future, cancelled, invalid, callback_failed, lost });
+/// Says which exceptions to raise, and who is told of errors.
+pub(crate) fn set_names(cancelled: Py<PyAny>, invalid: Py<PyAny>, callback_failed: Py<PyAny>, lost: Py<PyAny>) {
+    let _ = NAMES.set(Names { cancelled, invalid, callback_failed, lost });
 }
 
 fn names() -> PyResult<&'static Names> {
@@ -117,10 +110,9 @@ fn names() -> PyResult<&'static Names> {
 
 /// A new future of a pool, with its task in it, and where it was submitted.
 pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
-    let ty = names()?.future.as_ptr();
-    let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
+    let item = Item::from(crate::exact::make(py)?);
     // SAFETY: just made.
-    let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
+    let future = unsafe { Me::from_ptr(item.as_ptr()) };
     let _ = future.pool.set(Arc::clone(pool));
     future.function.fill(work.function.into_ptr());
     future.args.fill(work.args.into_ptr());
@@ -155,6 +147,12 @@ impl PyFuture {
     pub(crate) fn run_by(&self, token: usize) {
         self.runner_epoch.store(epoch(), Ordering::Relaxed);
         self.runner.store(token, Ordering::Release);
+    }
+
+    /// Whether it ended with an exception that nobody has looked at.
+    #[inline]
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED
     }
 
     /// Whether the value is an exception.
@@ -194,7 +192,7 @@ impl Drop for PyFuture {
 unsafe extern "C" fn py_finalize(object: *mut ffi::PyObject) {
     // SAFETY: a slot of the type; attached.
     let (py, this) = unsafe { (Python::assume_attached(), Me::from_ptr(object)) };
-    if this.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED {
+    if this.is_unseen() {
         let pending = PyErr::take(py);
         if let Some((error, site)) = this.unseen(py) {
             tell_lost(py, &error, site);

@@ -12,6 +12,7 @@ mod channel;
 mod condition;
 mod error;
 mod event;
+mod exact;
 mod future;
 mod gil;
 mod lock;
@@ -223,13 +224,16 @@ mod _raddle {
     /// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
     #[pyfunction]
     fn set_future_names(
+        py: Python<'_>,
         future: Py<PyAny>,
         cancelled: Py<PyAny>,
         invalid: Py<PyAny>,
         callback_failed: Py<PyAny>,
         lost: Py<PyAny>,
-    ) {
-        future::set_names(future, cancelled, invalid, callback_failed, lost);
+    ) -> PyResult<()> {
+        exact::adopt(future.bind(py))?;
+        future::set_names(cancelled, invalid, callback_failed, lost);
+        Ok(())
     }
 
     /// Says what is raised in a task that is to stop.
