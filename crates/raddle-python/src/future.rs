@@ -6,6 +6,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
+use crate::context;
 use crate::error::{entry, fetch, into_value};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
@@ -292,8 +293,7 @@ fn end(py: Python<'_>, this: Me<'_>, stage: Stage, method: &str, store: impl FnO
     };
     leave(py, this, lock, Some(method))?;
     if listened {
-        tell_collectors(py, this);
-        call_back(py, this)?;
+        tell_all(py, this)?;
     }
     Ok(true)
 }
@@ -302,24 +302,48 @@ fn end(py: Python<'_>, this: Me<'_>, stage: Stage, method: &str, store: impl FnO
 fn tell_collectors(py: Python<'_>, this: Me<'_>) {
     let failed = this.is_failed();
     for listener in this.completion.take_listeners(|listener| matches!(listener, Listener::Collector(_))) {
-        if let Listener::Collector(collector) = listener {
-            // SAFETY: only collectors are registered as such.
-            unsafe { This::<PyCollector>::from_ptr(collector.as_ptr()) }.over(this.as_ptr(), failed);
-            crate::gil::release(collector.into_bound(py));
-        }
+        listener.tell_collector(py, this, failed);
     }
 }
 
 /// Calls the callbacks, once it is over. An exception that is no `Exception` ends it.
 fn call_back(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
     let listeners = this.completion.take_listeners(|listener| matches!(listener, Listener::Callback(..)));
-    for listener in listeners {
-        if let Listener::Callback(function, context) = listener {
-            let context = context.map(|context| context.into_bound(py));
-            invoke(py, this, &function.into_bound(py), context.as_ref())?;
-        }
+    listeners.into_iter().try_for_each(|listener| listener.call_back(py, this))
+}
+
+/// The same for one that is finished: first the collectors, and then the callbacks.
+fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+    let mut listeners = this.completion.take_listeners(|_| true);
+    if listeners.iter().any(|listener| matches!(listener, Listener::Collector(_))) {
+        let failed = this.is_failed();
+        listeners = listeners.into_iter().filter_map(|listener| listener.tell_collector(py, this, failed)).collect();
     }
-    Ok(())
+    listeners.into_iter().try_for_each(|listener| listener.call_back(py, this))
+}
+
+impl Listener {
+    /// Tells it if it is a collector; else it is given back.
+    fn tell_collector(self, py: Python<'_>, this: Me<'_>, failed: bool) -> Option<Self> {
+        let Listener::Collector(collector) = self else { return Some(self) };
+        // SAFETY: only collectors are registered as such.
+        unsafe { This::<PyCollector>::from_ptr(collector.as_ptr()) }.over(this.as_ptr(), failed);
+        gil::release(collector.into_bound(py));
+        None
+    }
+
+    /// Calls it if it is a callback.
+    fn call_back(self, py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+        let Listener::Callback(function, context) = self else { return Ok(()) };
+        let context = context.map(|context| context.into_bound(py));
+        let function = function.into_bound(py);
+        let told = invoke(py, this, &function, context.as_ref());
+        gil::release(function);
+        if let Some(context) = context {
+            gil::release(context);
+        }
+        told
+    }
 }
 
 /// Calls one callback; what it raises is logged.
@@ -330,7 +354,7 @@ fn invoke(
     context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let me = this.bound(py);
-    match in_context(py, context, || gil::call(function, &[&me])) {
+    match context::run(py, context, || gil::call(function, &[&me])) {
         Ok(_) => Ok(()),
         Err(error) if error.is_instance_of::<PyException>(py) => {
             gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)])?;
@@ -338,31 +362,6 @@ fn invoke(
         }
         Err(error) => Err(error),
     }
-}
-
-/// Calls in a context, if there is one.
-pub(crate) fn in_context<R>(
-    py: Python<'_>,
-    context: Option<&Bound<'_, PyAny>>,
-    call: impl FnOnce() -> PyResult<R>,
-) -> PyResult<R> {
-    let Some(context) = context else { return call() };
-    // SAFETY: a live context; attached.
-    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
-    }
-    let result = call();
-    // SAFETY: as above; it was entered by this thread, and whatever was entered in between has been left.
-    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
-    }
-    result
-}
-
-/// A copy of the calling thread's context.
-pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached; a new reference or null.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
@@ -577,7 +576,7 @@ fast!(py_add_done_callback, PyFuture, |py, this, fast| {
     let function = args::one(py, "add_done_callback", "fn", fast)?;
     if !this.completion.is_done() {
         let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
-        let context = if follows { Some(copy_context(py)?.into()) } else { None };
+        let context = if follows { Some(context::snapshot(py)?.into()) } else { None };
         let listener = Listener::Callback(function.clone().into(), context);
         if this.completion.listen(listener, Stage::is_done).is_ok() {
             return Ok(none());
@@ -818,7 +817,7 @@ impl Native for PyFuture {
             }
         }
         self.completion.with_listeners(|listeners| {
-            for listener in listeners {
+            for listener in listeners.iter() {
                 let (first, second) = match listener {
                     Listener::Callback(function, context) => (function, context.as_ref()),
                     Listener::Collector(collector) => (collector, None),

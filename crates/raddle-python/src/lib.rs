@@ -10,6 +10,7 @@ mod barrier;
 mod cancel;
 mod channel;
 mod condition;
+mod context;
 mod error;
 mod event;
 mod exact;
@@ -79,6 +80,7 @@ mod _raddle {
         // The importing thread has a record from now on: what it takes before it first waits counts as its own.
         drop(raddle::trace::thread::Thread::current());
         site::set_own(own);
+        context::check(py);
         site::check(py)
     }
 

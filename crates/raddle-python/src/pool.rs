@@ -6,8 +6,9 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
+use crate::context;
 use crate::error::{discard, entry, fetch, into_value};
-use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
+use crate::future::{self, Me as Future, PyFuture, Work};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, methods, noargs};
@@ -315,7 +316,7 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
         None => {
             // An initializer may have set what tasks are to see.
             let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
-            future::in_context(py, context, || call(&work))
+            context::run(py, context, || call(&work))
         }
     };
     // The token may have been made meanwhile.
@@ -766,7 +767,7 @@ unsafe extern "C" fn py_submit(
 }
 
 fn context<'py>(py: Python<'py>, pool: &Pool) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if pool.follows.load(Ordering::Relaxed) { copy_context(py).map(Some) } else { Ok(None) }
+    if pool.follows.load(Ordering::Relaxed) { context::snapshot(py).map(Some) } else { Ok(None) }
 }
 
 // `_submit_under(token, timeout, fn, args, kwargs)`: a task with a token of its own below the one given.
