@@ -244,16 +244,15 @@ mod _raddle {
         cancel::set_names(cancelled, late);
     }
 
-    /// Waits for a set of futures: those that are over, and those that are not.
+    /// Waits for a set of futures, from which it takes those that are not over: they are returned.
     #[pyfunction]
     fn futures_wait<'py>(
         py: Python<'py>,
-        futures: Bound<'py, PyAny>,
+        futures: Bound<'py, pyo3::types::PySet>,
         timeout: Option<Bound<'py, PyAny>>,
         return_when: &str,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        let (done, not_done) = select::wait(py, &futures, timeout.as_ref(), return_when)?;
-        Ok((done.into_any(), not_done.into_any()))
+    ) -> PyResult<Bound<'py, pyo3::types::PySet>> {
+        select::wait(py, &futures, timeout.as_ref(), return_when)
     }
 
     /// Gives the futures of a set as they come to their end; the set becomes the iterator's.
