@@ -74,7 +74,7 @@ pub(crate) struct PyFuture {
     /// The cancel token that the task runs under.
     pub(crate) token: Place,
     /// Set before anybody else sees the future, and never changed.
-    pool: OnceLock<Arc<Pool>>,
+    pool: Option<Arc<Pool>>,
     pub(crate) submitted_at: AtomicU32,
     /// When it was submitted, in nanoseconds of the monotonic clock.
     pub(crate) submitted: std::sync::atomic::AtomicU64,
@@ -112,9 +112,11 @@ fn names() -> PyResult<&'static Names> {
 /// A new future of a pool, with its task in it, and where it was submitted.
 pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
     let item = Item::from(crate::exact::make(py)?);
-    // SAFETY: just made.
-    let future = unsafe { Me::from_ptr(item.as_ptr()) };
-    let _ = future.pool.set(Arc::clone(pool));
+    // SAFETY: just made, and seen by nobody else.
+    let future = unsafe {
+        crate::native::core_mut::<PyFuture>(item.as_ptr()).pool = Some(Arc::clone(pool));
+        Me::from_ptr(item.as_ptr())
+    };
     future.function.fill(work.function.into_ptr());
     future.args.fill(work.args.into_ptr());
     future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
@@ -129,7 +131,7 @@ pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, 
 impl PyFuture {
     /// The pool it was submitted to.
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
-        self.pool.get()
+        self.pool.as_ref()
     }
 
     /// Where it was submitted.
@@ -781,7 +783,7 @@ impl Native for PyFuture {
             keywords: Place::empty(),
             context: Place::empty(),
             token: Place::empty(),
-            pool: OnceLock::new(),
+            pool: None,
             submitted_at: AtomicU32::new(0),
             submitted: std::sync::atomic::AtomicU64::new(0),
             runner: AtomicUsize::new(0),

@@ -277,6 +277,15 @@ pub(crate) unsafe fn core<'a, C: Native>(object: *mut ffi::PyObject) -> &'a C {
     unsafe { &(*object.cast::<Object<C>>()).core }
 }
 
+/// The core of an object that nobody else has seen yet.
+///
+/// # Safety
+/// As [`This::from_ptr`], and there is no other reference to the core.
+pub(crate) unsafe fn core_mut<'a, C: Native>(object: *mut ffi::PyObject) -> &'a mut C {
+    // SAFETY: the caller's.
+    unsafe { &mut (*object.cast::<Object<C>>()).core }
+}
+
 /// A new instance of `ty`, which is `C`'s type or a subclass.
 pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyResult<*mut ffi::PyObject> {
     // SAFETY: `ty` is a live heap type with a tp_alloc; the result is zeroed memory of tp_basicsize, which the

@@ -21,7 +21,7 @@ use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::future::Stage;
 use raddle::park::{Deadline, Key, Parking, Stop, generation, now, thread_time};
-use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
+use raddle::pool::{Added, Desk, Next, Rejected, Seat, Stats, Task, Tasks};
 use raddle::primitive::{Spin, thread_token};
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::cell::Cell;
@@ -74,6 +74,8 @@ const SHORT: u64 = 200_000;
 pub(crate) struct Pool {
     pub(crate) tasks: Tasks<Ticket>,
     stats: Stats,
+    /// Tasks that were run by who submitted them, without having been in line.
+    at_once: AtomicU64,
     /// The workers by token, and the epochs in which they began.
     workers: Spin<Vec<(usize, u32)>>,
     /// Starts workers that have been counted in: Python's side of the pool.
@@ -102,23 +104,33 @@ pub(crate) struct Pool {
     full: AtomicBool,
 }
 
+/// What the calling thread is in a pool.
+#[derive(Clone, Copy)]
+struct Worker {
+    pool: *const Pool,
+    desk: *const Desk,
+}
+
+/// No worker.
+const NOBODY: Worker = Worker { pool: null(), desk: null() };
+
 thread_local! {
-    /// The pool whose worker this thread is.
-    static POOL: Cell<*const Pool> = const { Cell::new(null()) };
+    /// Whose worker this thread is.
+    static WORKER: Cell<Worker> = const { Cell::new(NOBODY) };
     /// The future whose task this thread runs: the innermost.
-    static TASK: Cell<*const PyFuture> = const { Cell::new(null()) };
-    static OBJECT: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
+    static TASK: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
 }
 
 /// The future whose task the calling thread runs.
 pub(crate) fn current_task<'a>() -> Option<&'a PyFuture> {
+    let object = TASK.try_with(Cell::get).ok().filter(|object| !object.is_null())?;
     // SAFETY: set by `execute`, which keeps the future for as long.
-    TASK.try_with(|task| unsafe { task.get().as_ref() }).ok().flatten()
+    Some(unsafe { crate::native::core::<PyFuture>(object) })
 }
 
 /// The same as an object; attached.
 pub(crate) fn current_future<'a>() -> Option<Future<'a>> {
-    let object = OBJECT.with(Cell::get);
+    let object = TASK.with(Cell::get);
     // SAFETY: as above.
     (!object.is_null()).then(|| unsafe { Future::from_ptr(object) })
 }
@@ -175,6 +187,7 @@ pub(crate) fn after_fork_in_child() {
         for pool in pools.iter().filter_map(Weak::upgrade) {
             let (most, limit) = (pool.most.load(Ordering::Relaxed), pool.limit.load(Ordering::Relaxed));
             pool.tasks.after_fork_in_child(most, limit, pool.closed.load(Ordering::Relaxed));
+            pool.stats.after_fork_in_child();
             pool.workers.lock_after_fork(|workers| std::mem::forget(std::mem::take(workers)));
             pool.generation.store(generation(), Ordering::Release);
         }
@@ -188,6 +201,7 @@ impl Pool {
         let pool = Arc::new(Self {
             tasks: Tasks::new(most, 0),
             stats: Stats::default(),
+            at_once: AtomicU64::new(0),
             workers: Spin::new(Vec::new()),
             starter: Place::empty(),
             generation: AtomicU32::new(generation()),
@@ -274,12 +288,12 @@ impl Resource for Pool {
 
 /// Whether the calling thread is a worker of this pool.
 fn is_worker_of(pool: &Pool) -> bool {
-    std::ptr::eq(POOL.with(Cell::get), pool)
+    std::ptr::eq(WORKER.get().pool, pool)
 }
 
 /// Whether the calling thread is a worker of some pool.
 pub(crate) fn is_worker() -> bool {
-    !POOL.with(Cell::get).is_null()
+    !WORKER.get().pool.is_null()
 }
 
 /// A worker that waits for a task in its own pool's line runs it; whether it did.
@@ -293,20 +307,51 @@ pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Runs a claimed task to its end.
+/// Runs a claimed task to its end, in a thread that is a worker of its pool or none.
 fn run_here(py: Python<'_>, future: Future<'_>, pool: &Arc<Pool>) -> PyResult<()> {
-    let (outcome, _) = execute(py, future, pool, now());
-    conclude(py, future, pool, outcome)
+    let desk = is_worker_of(pool).then(|| WORKER.get().desk);
+    // SAFETY: a worker's desk is there as long as the thread is a worker.
+    let desk = desk.map(|desk| unsafe { &*desk });
+    let begun = now();
+    note(pool, desk, |desk| begin(desk, future, Some(begun)));
+    let outcome = execute(py, future, pool);
+    note(pool, desk, |desk| desk.run.add(now().saturating_sub(begun)));
+    note(pool, desk, |desk| count(desk, &outcome));
+    conclude(py, future, outcome)
 }
 
-/// Calls a claimed task; what it came to, and when.
-fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) -> (PyResult<Bound<'py, PyAny>>, u64) {
-    pool.stats.queued.add(begun.saturating_sub(future.submitted.load(Ordering::Relaxed)));
-    pool.stats.started.fetch_add(1, Ordering::Relaxed);
+/// Notes something at the desk of the calling thread, if it is a worker.
+fn note(pool: &Pool, desk: Option<&Desk>, write: impl FnOnce(&Desk)) {
+    match desk {
+        Some(desk) => write(desk),
+        None => pool.stats.by_others(write),
+    }
+}
+
+/// Notes that a task begins, and how long it has waited if that is measured.
+#[inline]
+fn begin(desk: &Desk, future: Future<'_>, time: Option<u64>) {
+    desk.started.add(1);
+    let submitted = future.submitted.load(Ordering::Relaxed);
+    if let Some(time) = time
+        && submitted != 0
+    {
+        desk.queued.add(time.saturating_sub(submitted));
+    }
+}
+
+/// Notes how a task has ended.
+#[inline]
+fn count(desk: &Desk, outcome: &PyResult<Bound<'_, PyAny>>) {
+    if outcome.is_ok() { &desk.done } else { &desk.failed }.add(1);
+}
+
+/// Calls a claimed task; what it came to.
+fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool) -> PyResult<Bound<'py, PyAny>> {
     let Some(work) = future.take_work(py) else {
-        return (Err(PyRuntimeError::new_err("raddle: a task without a function")), begun);
+        return Err(PyRuntimeError::new_err("raddle: a task without a function"));
     };
-    let (outer, outer_object) = (TASK.replace(std::ptr::from_ref(&*future)), OBJECT.replace(future.as_ptr()));
+    let outer = TASK.replace(future.as_ptr());
     let me = thread_token();
     future.run_by(me);
     RUNNING.lock().push((me, future.as_ptr() as usize));
@@ -322,18 +367,15 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) ->
     // The token may have been made meanwhile.
     cancel::leave(future.token.address(), me);
     TASK.set(outer);
-    OBJECT.set(outer_object);
     {
         let mut running = RUNNING.lock();
         if let Some(at) = running.iter().rposition(|task| task.1 == future.as_ptr() as usize) {
             running.swap_remove(at);
         }
     }
-    let end = now();
-    pool.stats.run.add(end.saturating_sub(begun));
     // Before anybody hears of the end: what the task held on to is gone by then.
     work.release();
-    (outcome, end)
+    outcome
 }
 
 fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -349,22 +391,15 @@ fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// Ends a future with what its task came to.
-fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
+fn conclude(py: Python<'_>, future: Future<'_>, outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
     match outcome {
-        Ok(value) => {
-            pool.stats.done.fetch_add(1, Ordering::Relaxed);
-            future::finish(py, future, value, false)?;
-        }
+        Ok(value) => future::finish(py, future, value, false)?,
         Err(error) if !future.token.is_empty() && cancel::is_answer(py, &error) => {
-            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
             discard(py, error);
-            future::give_up(py, future)?;
+            future::give_up(py, future)?
         }
-        Err(error) => {
-            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
-            future::finish(py, future, into_value(py, error), true)?;
-        }
-    }
+        Err(error) => future::finish(py, future, into_value(py, error), true)?,
+    };
     Ok(())
 }
 
@@ -491,7 +526,8 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
     let process = pool.generation.load(Ordering::Acquire);
     let me = thread_token();
     pool.workers.lock().push((me, epoch()));
-    POOL.set(Arc::as_ptr(pool));
+    let desk = pool.stats.join();
+    WORKER.set(Worker { pool: Arc::as_ptr(pool), desk: Arc::as_ptr(&desk) });
     let seat = Arc::new(Seat::default());
     let mut meter = Meter::new();
     let mut time = now();
@@ -506,11 +542,15 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
             Next::Run(ticket) => {
                 let object = ticket.0.into_bound(py);
                 let future = future::expect(&object)?;
-                let (outcome, end) = execute(py, future, pool, time);
+                begin(&desk, future, Some(time));
+                let outcome = execute(py, future, pool);
+                let end = now();
+                desk.run.add(end.saturating_sub(time));
+                count(&desk, &outcome);
                 meter.task(end.saturating_sub(time));
                 time = end;
                 if pool.generation.load(Ordering::Relaxed) != process {
-                    break conclude(py, future, pool, outcome);
+                    break conclude(py, future, outcome);
                 }
                 // Who is woken by the result and submits at once finds this worker awake; unless callbacks,
                 // which may take their time, come first.
@@ -518,7 +558,7 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 if early {
                     pool.tasks.finished();
                 }
-                let concluded = conclude(py, future, pool, outcome);
+                let concluded = conclude(py, future, outcome);
                 if !early {
                     pool.tasks.finished();
                     time = now();
@@ -559,7 +599,8 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
             }
         }
     };
-    POOL.set(null());
+    WORKER.set(NOBODY);
+    pool.stats.leave(&desk);
     pool.workers.lock().retain(|worker| worker.0 != me);
     result
 }
@@ -618,6 +659,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                 match pool.on_full() {
                     OnFull::CallerRuns => {
                         if future.completion.begin().is_ok() {
+                            pool.at_once.fetch_add(1, Ordering::Relaxed);
                             run_here(py, future, pool)?;
                         }
                         break;
@@ -644,7 +686,6 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
             }
         }
     }
-    pool.stats.submitted.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
@@ -999,9 +1040,9 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     entry(|py| {
         // SAFETY: a method of the type.
         let pool = &unsafe { Line::from_ptr(object) }.pool;
-        let stats = &pool.stats;
+        let (stats, sum) = (&pool.stats, pool.stats.sum());
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (done, failed, started) = (count(&stats.done), count(&stats.failed), count(&stats.started));
+        let (done, failed, started) = (sum.done.get(), sum.failed.get(), sum.started.get());
         let (workers, idle) = pool.tasks.workers();
         let percentile = |histogram: &raddle::pool::Histogram, share| {
             histogram.percentile(share).map(|duration| duration.as_secs_f64())
@@ -1009,17 +1050,17 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
         let measured = count(&stats.cpu_tasks);
         let per_task = |total: u64| (measured > 0).then(|| total as f64 / measured as f64 / 1e9);
         let dict = PyDict::new(py);
-        dict.set_item("submitted", count(&stats.submitted))?;
+        dict.set_item("submitted", pool.tasks.added() + count(&pool.at_once))?;
         dict.set_item("pending", pool.tasks.pending())?;
         dict.set_item("running", started.saturating_sub(done + failed))?;
         dict.set_item("done", done)?;
         dict.set_item("failed", failed)?;
         dict.set_item("workers", workers)?;
         dict.set_item("idle_workers", idle)?;
-        dict.set_item("queue_wait_p50", percentile(&stats.queued, 0.5))?;
-        dict.set_item("queue_wait_p99", percentile(&stats.queued, 0.99))?;
-        dict.set_item("run_time_p50", percentile(&stats.run, 0.5))?;
-        dict.set_item("run_time_p99", percentile(&stats.run, 0.99))?;
+        dict.set_item("queue_wait_p50", percentile(&sum.queued, 0.5))?;
+        dict.set_item("queue_wait_p99", percentile(&sum.queued, 0.99))?;
+        dict.set_item("run_time_p50", percentile(&sum.run, 0.5))?;
+        dict.set_item("run_time_p99", percentile(&sum.run, 0.99))?;
         dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
         dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
         dict.set_item("recommended_workers", pool.recommended_workers())?;

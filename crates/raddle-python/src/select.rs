@@ -46,8 +46,7 @@ impl PyCollector {
         let object = crate::native::allocate::<PyCollector>(py, ty.cast())?;
         // SAFETY: just made, and seen by nobody; its core is replaced before use.
         unsafe {
-            let core = std::ptr::from_ref(crate::native::core::<PyCollector>(object)).cast_mut();
-            core.write(PyCollector { collector: Collector::new(need), first_exception });
+            *crate::native::core_mut(object) = PyCollector { collector: Collector::new(need), first_exception };
             Ok(Bound::from_owned_ptr(py, object))
         }
     }

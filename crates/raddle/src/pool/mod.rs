@@ -11,7 +11,7 @@ mod stats;
 #[cfg(not(raddle_loom))]
 mod threads;
 
-pub use stats::{Histogram, Stats};
+pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]
 pub use threads::{JoinHandle, Lost, ThreadPool};
 
@@ -106,6 +106,8 @@ struct Inner<T> {
     most: usize,
     /// Most tasks in the line; 0 is no limit.
     limit: usize,
+    /// How many tasks have been added so far.
+    added: u64,
     closed: bool,
 }
 
@@ -154,6 +156,7 @@ impl<T: Task> Tasks<T> {
             workers: 0,
             most,
             limit,
+            added: 0,
             closed: false,
         };
         Self { inner: Spin::new(inner), room: Signal::new() }
@@ -172,6 +175,7 @@ impl<T: Task> Tasks<T> {
             return Err(Rejected::Full(task));
         }
         inner.line.push_back(task);
+        inner.added += 1;
         if inner.wants_worker() {
             return Ok(Added::Start);
         }
@@ -364,6 +368,11 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().limit
     }
 
+    /// How many tasks have been added so far.
+    pub fn added(&self) -> u64 {
+        self.inner.lock().added
+    }
+
     /// How many tasks wait.
     pub fn pending(&self) -> usize {
         self.inner.lock().pending()
@@ -381,7 +390,7 @@ impl<T: Task> Tasks<T> {
     pub fn after_fork_in_child(&self, most: usize, limit: usize, closed: bool) {
         self.inner.break_after_fork();
         let mut inner = self.inner.lock();
-        let fresh = Inner { most, limit, closed, ..Self::new(most, limit).inner.into_inner() };
+        let fresh = Inner { most, limit, closed, added: inner.added, ..Self::new(most, limit).inner.into_inner() };
         std::mem::forget(std::mem::replace(&mut *inner, fresh));
     }
 }
