@@ -11,7 +11,7 @@ use crate::error::{entry, fetch, into_value};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Line, Pool, PyLine};
 use crate::reference::{Item, Place};
 use crate::select::PyCollector;
 use crate::types::Slot;
@@ -23,7 +23,7 @@ use raddle::park::{Deadline, Parking, Stop, generation};
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What is told of the end.
@@ -73,8 +73,10 @@ pub(crate) struct PyFuture {
     context: Place,
     /// The cancel token that the task runs under.
     pub(crate) token: Place,
-    /// Set before anybody else sees the future, and never changed.
-    pool: Option<Arc<Pool>>,
+    /// The line of the pool it was submitted to. Set before anybody else sees the future, and never changed.
+    line: Place,
+    /// While its task runs: the task around it, which waits for this one. Not a reference.
+    pub(crate) outer: AtomicPtr<ffi::PyObject>,
     pub(crate) submitted_at: AtomicU32,
     /// When it was submitted, in nanoseconds of the monotonic clock.
     pub(crate) submitted: std::sync::atomic::AtomicU64,
@@ -110,13 +112,11 @@ fn names() -> PyResult<&'static Names> {
 }
 
 /// A new future of a pool, with its task in it, and where it was submitted.
-pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
+pub(crate) fn new_task<'py>(py: Python<'py>, line: Line<'_>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
     let item = Item::from(crate::exact::make(py)?);
-    // SAFETY: just made, and seen by nobody else.
-    let future = unsafe {
-        crate::native::core_mut::<PyFuture>(item.as_ptr()).pool = Some(Arc::clone(pool));
-        Me::from_ptr(item.as_ptr())
-    };
+    // SAFETY: just made.
+    let future = unsafe { Me::from_ptr(item.as_ptr()) };
+    future.line.fill(line.bound(py).into_ptr());
     future.function.fill(work.function.into_ptr());
     future.args.fill(work.args.into_ptr());
     future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
@@ -131,7 +131,9 @@ pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, 
 impl PyFuture {
     /// The pool it was submitted to.
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
-        self.pool.as_ref()
+        let line = self.line.address();
+        // SAFETY: only lines are put there, and stay as long as the future.
+        (!line.is_null()).then(|| &unsafe { crate::native::core::<PyLine>(line) }.pool)
     }
 
     /// Where it was submitted.
@@ -783,7 +785,8 @@ impl Native for PyFuture {
             keywords: Place::empty(),
             context: Place::empty(),
             token: Place::empty(),
-            pool: None,
+            line: Place::empty(),
+            outer: AtomicPtr::new(null_mut()),
             submitted_at: AtomicU32::new(0),
             submitted: std::sync::atomic::AtomicU64::new(0),
             runner: AtomicUsize::new(0),

@@ -16,7 +16,7 @@ pub use stats::{Count, Desk, Histogram, Stats};
 pub use threads::{JoinHandle, Lost, ThreadPool};
 
 use crate::park::{Key, Parking, Signal, Stop, wake};
-use crate::primitive::{AtomicU32, Futex, Ordering, Spin};
+use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, Spin};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -142,6 +142,8 @@ impl<T> Inner<T> {
 #[derive(Debug)]
 pub struct Tasks<T> {
     inner: Spin<Inner<T>>,
+    /// How long the line was after the last change at its ends.
+    length: AtomicUsize,
     room: Signal,
 }
 
@@ -159,7 +161,7 @@ impl<T: Task> Tasks<T> {
             added: 0,
             closed: false,
         };
-        Self { inner: Spin::new(inner), room: Signal::new() }
+        Self { inner: Spin::new(inner), length: AtomicUsize::new(0), room: Signal::new() }
     }
 
     /// Adds a task. Never blocks.
@@ -176,6 +178,7 @@ impl<T: Task> Tasks<T> {
         }
         inner.line.push_back(task);
         inner.added += 1;
+        self.length.store(inner.line.len(), Ordering::Relaxed);
         if inner.wants_worker() {
             return Ok(Added::Start);
         }
@@ -204,6 +207,7 @@ impl<T: Task> Tasks<T> {
     pub fn next(&self, seat: &Arc<Seat>) -> Next<T> {
         let mut inner = self.inner.lock();
         if let Some(task) = inner.line.pop_front() {
+            self.length.store(inner.line.len(), Ordering::Relaxed);
             if !task.claim() {
                 inner.gone -= 1;
                 return Next::Gone(task);
@@ -366,6 +370,12 @@ impl<T: Task> Tasks<T> {
     /// How many tasks may wait; 0 is no limit.
     pub fn limit(&self) -> usize {
         self.inner.lock().limit
+    }
+
+    /// About how many tasks are in the line, without asking for the lock.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
     }
 
     /// How many tasks have been added so far.
