@@ -33,11 +33,11 @@ def get_preparation_data(name: str) -> dict[str, Any]:
     Its first entry makes the child do as this process has done: know the start method "warm", install raddle.
     """
     data = _get_preparation_data(name)
-    text = f"import sys; sys.path[:] = {data['sys_path']!r}\n{_for_child()}"
+    text = f"import sys; sys.path[:] = {data['sys_path']!r}\n{for_child()}"
     return {"raddle": _First(text), **data}
 
 
-def _for_child() -> str:
+def for_child() -> str:
     """What a child runs to have of raddle what this process has."""
     lines = ["import raddle.multiprocessing.context"]
     install: Any = sys.modules.get("raddle._install")
