@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pkgutil  # noqa: F401 - loaded by runpy when it runs a file, and slow
 import runpy
+import sys
 from _frozen_importlib_external import PathFinder
 from multiprocessing import forkserver as _forkserver
 from types import CodeType
@@ -44,6 +45,8 @@ def compile_main(path: str) -> None:
     except Exception:
         return
     _runpy._get_code_from_file = _look_up
+    # No folder or archive: runpy need not try.
+    sys.path_importer_cache.setdefault(path, None)
 
 
 def _look_up(*arguments: Any) -> Any:

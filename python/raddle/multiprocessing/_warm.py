@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from raddle._originals import allocate_lock
 from raddle.multiprocessing import spawn
+from raddle.multiprocessing.spawn import _get_preparation_data as _std_data
 from raddle.multiprocessing._lifeline import Lifeline
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class _Server:
     def __init__(self, asked: tuple[Any, ...], modules: list[str]) -> None:
         self.asked = asked
         self.told = set(modules)
+        #: How many modules there were when they were last looked through.
+        self.looked_at = 0
         #: The environment that the server has got, and children get unless they are told another.
         self.environment = dict(os.environb)
         self._lifeline = Lifeline()
@@ -70,7 +73,7 @@ class _Server:
         self._lifeline.close_child_end()
 
     def _launch(self, requests: int, modules: list[str]) -> int:
-        preparation = spawn.get_preparation_data("warm server")
+        preparation = _std_data("warm server")
         memory = os.memfd_create("raddle-warm")
         try:
             command = [
@@ -194,12 +197,18 @@ class _Servers:
                 self.server.retire()
                 self.retired.append(self.server)
                 self.server = None
+        if self.server is not None and self.preload is None and len(sys.modules) == self.server.looked_at:
+            return self.server, []
+        count = len(sys.modules)
         if modules is None:
             modules = _imported() if self.preload is None else self.preload
+        added = []
         if self.server is None:
             self.server = _Server(asked, modules)
-            return self.server, []
-        return self.server, [name for name in modules if name not in self.server.told]
+        else:
+            added = [name for name in modules if name not in self.server.told]
+        self.server.looked_at = count
+        return self.server, added
 
     def after_fork_in_child(self) -> None:
         """The parent's servers are not this process's."""
@@ -275,7 +284,8 @@ class Popen(popen_fork.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: Any) -> None:
-        preparation = spawn.get_preparation_data(process_obj._name)
+        # The standard library's: what raddle adds to it the server has done for all children.
+        preparation = _std_data(process_obj._name)
         buffer = io.BytesIO()
         set_spawning_popen(self)
         try:

@@ -27,12 +27,18 @@ from typing import TYPE_CHECKING, Any
 
 from raddle._named_tuple import NamedTuple
 from raddle.multiprocessing import _ahead
-from raddle.multiprocessing._lifeline import hold
+from raddle.multiprocessing._lifeline import Lifeline, hold, let_go
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
 __all__ = ["inherited", "main"]
+
+#: How many children are forked ahead at first and after a long time, and how many at most.
+FEW, MOST = 2, 8
+
+#: Milliseconds without a request after which children are forked ahead, and after which there are too many of them.
+QUIET, LONG = 10, 10_000
 
 _NUMBER = struct.Struct("q")
 
@@ -80,6 +86,13 @@ class _Server:
         for descriptor in self.children.values():
             os.set_inheritable(descriptor, False)
         self.refuse = _Refuse(set(state.get("left_out", ())))
+        #: Children that have been forked ahead, the oldest first.
+        self.ready: list[_Ready] = []
+        #: The lifelines of those that have been given out, which have let go of them.
+        self.lines: dict[int, Lifeline] = {}
+        #: How many children have been asked for lately, and how many are forked ahead because of that.
+        self.burst = 0
+        self.wanted = FEW
         #: Look after each module, because one of them has made this necessary.
         self.careful = state.get("careful", False)
 
@@ -159,6 +172,7 @@ class _Server:
     def _again_without(self, name: str | None) -> NoReturn:
         """Begin anew, as this process and with its children."""
         state = self.state
+        self.drop_ready()
         left_out = self.refuse.names | ({name} if name else set())
         state.update(left_out=sorted(left_out), careful=self.careful, children=sorted(self.children.items()))
         memory = os.memfd_create("raddle-warm")
@@ -180,20 +194,39 @@ class _Server:
         poll.register(self.requests, select.POLLIN)
         self.reap()
         if "pending" in self.state:
-            self.fork()
+            self.give()
         serving = True
         while serving or self.children:
-            ready = {descriptor for descriptor, _ in poll.poll()}
-            if self.wakeup in ready:
+            events = {descriptor for descriptor, _ in poll.poll(self.patience() if serving else None)}
+            if not events:
+                self.be_quiet()
+            if self.wakeup in events:
                 try:
                     os.read(self.wakeup, 4096)
                 except BlockingIOError:
                     pass
                 self.reap()
-            if self.requests.fileno() in ready:
+            if self.requests.fileno() in events:
                 serving = self.answer()
                 if not serving:
                     poll.unregister(self.requests)
+                    self.drop_ready()
+
+    def patience(self) -> int | None:
+        """How long to wait for a request before doing something else, in milliseconds."""
+        if len(self.ready) < self.wanted or self.burst:
+            return QUIET
+        return LONG if self.wanted > FEW else None
+
+    def be_quiet(self) -> None:
+        """Nothing is asked for: fork ahead what the next burst will want, or fewer after a long time."""
+        if self.burst:
+            self.wanted, self.burst = max(self.wanted, min(self.burst, MOST)), 0
+        if len(self.ready) < self.wanted:
+            self.fork_ahead()
+        else:
+            self.wanted = FEW
+            self.drop_ready(FEW)
 
     def reap(self) -> None:
         """Tell of all children that have ended."""
@@ -205,7 +238,10 @@ class _Server:
             if pid == 0:
                 return
             answer = self.children.pop(pid, None)
-            if answer is not None:
+            if answer is None:
+                self.ready = [one for one in self.ready if one.pid != pid]
+            else:
+                self.lines.pop(pid, None)
                 _write_number(answer, os.waitstatus_to_exitcode(status))
                 os.close(answer)
 
@@ -235,39 +271,112 @@ class _Server:
         new = [name for name in modules if name not in state["modules"]]
         if new:
             state["modules"] += new
+            self.drop_ready()
             self.load(new)
-        self.fork()
+        self.give()
         return True
 
-    def fork(self) -> None:
-        """Fork a child for the request at hand."""
+    def give(self) -> None:
+        """Give the request at hand to a child that is ready, or to a new one."""
         descriptors, environment = self.state.pop("pending")
-        answer, work, lifeline, tracker, *given = descriptors
+        self.burst += 1
+        answer, *rest = descriptors
         try:
-            pid = os.fork()
+            pid = self.wake(descriptors, environment) or self.fork(descriptors, environment)
         except OSError as error:
             _write_number(answer, -(error.errno or errno.EAGAIN))
-            os.close(answer)
+            rest.append(answer)
         else:
-            if pid == 0:
-                self.become_child(answer, lifeline, environment)
-                _run_child(work, tracker, given)
             self.children[pid] = answer
             _write_number(answer, pid)
-        for descriptor in (work, lifeline, tracker, *given):
+        for descriptor in rest:
             os.close(descriptor)
 
-    def become_child(self, answer: int, lifeline: int, environment: dict[bytes, bytes] | None) -> None:
-        """Leave the server behind."""
-        hold(lifeline)
+    def wake(self, descriptors: list[int], environment: Any) -> int | None:
+        """Let a child that is ready do it; its pid, or None if there is none."""
+        while self.ready:
+            one = self.ready.pop(0)
+            with one.channel:
+                try:
+                    one.channel.send(marshal.dumps(environment))
+                    socket.send_fds(one.channel, [b"!"], descriptors)
+                except OSError:
+                    continue  # it has been killed
+            self.lines[one.pid] = one.line
+            return one.pid
+        return None
+
+    def fork(self, descriptors: list[int], environment: Any) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self.leave()
+            _run_child(descriptors, environment, self.interrupt)
+        return pid
+
+    def fork_ahead(self) -> None:
+        line = Lifeline()
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            try:
+                pid = os.fork()
+            except OSError:
+                self.wanted = len(self.ready)  # not now
+                return
+            if pid == 0:
+                hold(line.fd_for_child)
+                mine.close()
+                self.leave()
+                _wait_for_work(its, self.interrupt)
+        line.close_child_end()
+        self.ready.append(_Ready(pid, mine, line))
+
+    def drop_ready(self, keep: int = 0) -> None:
+        """End the children that are ready, but for so many."""
+        for one in self.ready[keep:]:
+            one.channel.close()
+            one.line.close()
+        del self.ready[keep:]
+
+    def leave(self) -> None:
+        """In a child: leave the server behind."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if self.interrupt:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.requests.close()
         for descriptor in (self.wakeup, self.ring, *self.children.values()):
             os.close(descriptor)
+        for one in self.ready:
+            one.channel.close()
+        self.children, self.ready, self.lines = {}, [], {}
+
+
+class _Ready(NamedTuple):
+    """A child that waits for what it is to do."""
+
+    pid: int
+    channel: socket.socket
+    line: Lifeline
+
+
+def _wait_for_work(channel: socket.socket, interrupt: bool) -> NoReturn:
+    """In a child that was forked ahead."""
+    environment = channel.recv(1 << 20)
+    _, descriptors, _, _ = socket.recv_fds(channel, 1, 256)
+    if not descriptors:
+        os._exit(0)
+    channel.close()
+    let_go()
+    _run_child(descriptors, marshal.loads(environment), interrupt)
+
+
+def _run_child(descriptors: list[int], environment: Any, interrupt: bool) -> NoReturn:
+    """Do what the parent writes, and end as a child of any other start method."""
+    code = 1
+    try:
+        answer, work, lifeline, tracker, *inherited[:] = descriptors
+        hold(lifeline)
         _kept.append(answer)
+        if interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if environment is not None:
             os.environb.clear()
             os.environb.update(environment)
@@ -275,17 +384,10 @@ class _Server:
         if random is not None:
             # As in a new interpreter: else all children would draw the same numbers. Python's own sees to this itself.
             random.seed()
-
-
-def _run_child(work: int, tracker: int, given: list[int]) -> NoReturn:
-    """Do what the parent writes, and end as a child of any other start method."""
-    code = 1
-    try:
         atexit._clear()
         atexit.register(util._exit_function)  # type: ignore[attr-defined]
         resources: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
         resources._fd, resources._pid = tracker, None
-        inherited[:] = given
         sentinel = os.dup(work)
         with open(work, "rb") as file:
             current: Any = process.current_process()
