@@ -8,6 +8,7 @@ there.
 
 from __future__ import annotations
 
+import os
 import sys
 from multiprocessing import context as _std
 from multiprocessing.context import (
@@ -56,7 +57,7 @@ class _Process(BaseProcess):
     """What all processes have."""
 
     #: Where ``start()`` was called, as "file:line"; not there in the child.
-    _started_at: str
+    started_at: str
 
     def start(self) -> None:
         """Start the child process; returns when it has been started, which says nothing of how far it is.
@@ -70,7 +71,47 @@ class _Process(BaseProcess):
         """
         super().start()
         caller = sys._getframe(1)
-        self._started_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        self.started_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the process has ended, at most ``timeout`` seconds.
+
+        Raises:
+            AssertionError: not started, or not a child of this process.
+            ValueError: closed.
+        Note:
+            Waits without the GIL; Ctrl-C interrupts. Other processes that have the child's descriptors do not matter.
+        """
+        process: Any = self
+        popen, core = process._popen, sys.modules.get("raddle._raddle")
+        # Through the door, if it has been loaded: then the thread's state tells what it waits for.
+        if (
+            core is not None
+            and popen is not None
+            and popen.returncode is None
+            and process._parent_pid == os.getpid()
+            and (timeout is None or timeout > 0)
+        ):
+            timeout = _wait_for_end(core, process, popen, timeout)
+        super().join(timeout)
+
+
+def _wait_for_end(core: Any, process: Any, popen: Any, timeout: float | None) -> float | None:
+    """Wait through the door; how long there is still to wait."""
+    descriptor = popen.sentinel
+    if popen.method in ("fork", "spawn"):
+        # The sentinel of our own child may also be open in its children.
+        try:
+            descriptor = os.pidfd_open(popen.pid)
+        except OSError:
+            return timeout
+    try:
+        if core.wait_readable([descriptor], timeout, process):
+            popen.poll()
+    finally:
+        if descriptor != popen.sentinel:
+            os.close(descriptor)
+    return 0
 
 
 class ForkProcess(_Process, _std.ForkProcess):
