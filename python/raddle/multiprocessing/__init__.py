@@ -1,7 +1,8 @@
 """Processes, and what goes between them: ``multiprocessing`` with raddle's queues and pipes, and faster starts.
 
-``Process``, ``Queue``, ``JoinableQueue``, ``SimpleQueue``, ``Pipe`` and ``get_context`` are raddle's own. All other names
-are the standard library's objects, and so are the submodules that are not here. The start method is shared with it.
+``Process``, ``Queue``, ``JoinableQueue``, ``SimpleQueue``, ``Pipe`` and ``get_context`` are raddle's own. All other
+names are the standard library's objects, and so are the submodules that are not here. The start method is shared with
+it.
 """
 
 import importlib

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from raddle._originals import allocate_lock
 from raddle.multiprocessing import spawn
-from raddle.multiprocessing.spawn import _get_preparation_data as _std_data
 from raddle.multiprocessing._lifeline import Lifeline
+from raddle.multiprocessing.spawn import _get_preparation_data as _std_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,9 +103,13 @@ class _Server:
         finally:
             os.close(memory)
 
-    def fork(self, descriptors: list[int], modules: list[str], environment: dict[bytes, bytes] | None) -> None:
+    def fork(self, descriptors: list[int], modules: list[str]) -> None:
         """Send a request. Raises _Gone."""
-        message = marshal.dumps((modules, len(descriptors), environment))
+        streams = [stream for stream in (1, 2) if _is_open(stream)]
+        descriptors = [*descriptors[:4], *streams, *descriptors[4:]]
+        environment = dict(os.environb)
+        facts = streams, None if environment == self.environment else environment
+        message = marshal.dumps((modules, len(descriptors), facts))
         try:
             for at in range(0, len(message), MOST_BYTES):
                 self._socket.send(b"+" + message[at : at + MOST_BYTES])
@@ -148,7 +152,7 @@ class _Servers:
             OSError: there are no processes, memory or descriptors for it.
             RuntimeError: servers end before they have forked it.
         """
-        if len(descriptors) > MOST_DESCRIPTORS - 4:
+        if len(descriptors) > MOST_DESCRIPTORS - 6:
             raise ValueError("too many fds")
         tracker = resource_tracker.getfd()  # type: ignore[attr-defined]
         with self.lock:
@@ -160,12 +164,7 @@ class _Servers:
                     opened += os.pipe()
                     answer, its_answer, its_work, work = opened
                     server, added = self._serving(modules)
-                    now = dict(os.environb)
-                    server.fork(
-                        [its_answer, its_work, lifeline.fd_for_child, tracker, *descriptors],
-                        added,
-                        None if now == server.environment else now,
-                    )
+                    server.fork([its_answer, its_work, lifeline.fd_for_child, tracker, *descriptors], added)
                     os.close(opened.pop(2))
                     os.close(opened.pop(1))
                     pid = read_number(answer)
@@ -243,6 +242,14 @@ def _imported() -> list[str]:
         if spec is not None and spec.name == name and not getattr(spec, "_initializing", False):
             names.append(name)
     return names
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def read_number(descriptor: int) -> int | None:

@@ -258,7 +258,7 @@ class _Server:
             if part[:1] == b"!":
                 break
             message += part[1:]
-        modules, count, environment = marshal.loads(message)
+        modules, count, facts = marshal.loads(message)
         if len(descriptors) != count:
             # The rest did not fit into this process's table.
             if descriptors:
@@ -267,7 +267,7 @@ class _Server:
                 os.close(descriptor)
             return True
         state = self.state
-        state["pending"] = descriptors, environment
+        state["pending"] = descriptors, facts
         new = [name for name in modules if name not in state["modules"]]
         if new:
             state["modules"] += new
@@ -278,11 +278,11 @@ class _Server:
 
     def give(self) -> None:
         """Give the request at hand to a child that is ready, or to a new one."""
-        descriptors, environment = self.state.pop("pending")
+        descriptors, facts = self.state.pop("pending")
         self.burst += 1
         answer, *rest = descriptors
         try:
-            pid = self.wake(descriptors, environment) or self.fork(descriptors, environment)
+            pid = self.wake(descriptors, facts) or self.fork(descriptors, facts)
         except OSError as error:
             _write_number(answer, -(error.errno or errno.EAGAIN))
             rest.append(answer)
@@ -292,13 +292,13 @@ class _Server:
         for descriptor in rest:
             os.close(descriptor)
 
-    def wake(self, descriptors: list[int], environment: Any) -> int | None:
+    def wake(self, descriptors: list[int], facts: Any) -> int | None:
         """Let a child that is ready do it; its pid, or None if there is none."""
         while self.ready:
             one = self.ready.pop(0)
             with one.channel:
                 try:
-                    one.channel.send(marshal.dumps(environment))
+                    one.channel.send(marshal.dumps(facts))
                     socket.send_fds(one.channel, [b"!"], descriptors)
                 except OSError:
                     continue  # it has been killed
@@ -306,11 +306,11 @@ class _Server:
             return one.pid
         return None
 
-    def fork(self, descriptors: list[int], environment: Any) -> int:
+    def fork(self, descriptors: list[int], facts: Any) -> int:
         pid = os.fork()
         if pid == 0:
             self.leave()
-            _run_child(descriptors, environment, self.interrupt)
+            _run_child(descriptors, facts, self.interrupt)
         return pid
 
     def fork_ahead(self) -> None:
@@ -359,21 +359,27 @@ class _Ready(NamedTuple):
 
 def _wait_for_work(channel: socket.socket, interrupt: bool) -> NoReturn:
     """In a child that was forked ahead."""
-    environment = channel.recv(1 << 20)
+    facts = channel.recv(1 << 20)
     _, descriptors, _, _ = socket.recv_fds(channel, 1, 256)
     if not descriptors:
         os._exit(0)
     channel.close()
     let_go()
-    _run_child(descriptors, marshal.loads(environment), interrupt)
+    _run_child(descriptors, marshal.loads(facts), interrupt)
 
 
-def _run_child(descriptors: list[int], environment: Any, interrupt: bool) -> NoReturn:
+def _run_child(descriptors: list[int], facts: Any, interrupt: bool) -> NoReturn:
     """Do what the parent writes, and end as a child of any other start method."""
     code = 1
     try:
-        answer, work, lifeline, tracker, *inherited[:] = descriptors
+        answer, work, lifeline, tracker, *given = descriptors
         hold(lifeline)
+        streams, environment = facts
+        for stream in streams:
+            descriptor = given.pop(0)
+            os.dup2(descriptor, stream)
+            os.close(descriptor)
+        inherited[:] = given
         _kept.append(answer)
         if interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
