@@ -66,6 +66,9 @@ AREAS = (
     Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),
 )
 
+#: Modules with a class that is made of the insides of a standard class: they are loaded with that class in its place.
+_BUILT_ON = {"multiprocessing.synchronize": ("threading", "Barrier")}
+
 # Public functions that look their type up at each call, so that taking them early does no harm.
 _FOLLOWERS = {"threading.RLock"}
 
@@ -172,11 +175,12 @@ def _load(areas: Iterable[Area]) -> list[tuple[Area, ModuleType, ModuleType]]:
 
 
 class _Finder:
-    """Replaces the names of a package when it, or its mirror, is imported after ``install()``."""
+    """Replaces the names of a package when it, or its mirror, is imported after ``install()``; see also _BUILT_ON."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         areas = [area for area in AREAS if area.package in (name, name.removeprefix("raddle."))]
-        if not areas:
+        base = _BUILT_ON.get(name)
+        if not areas and base is None:
             return None
         for finder in sys.meta_path:
             if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
@@ -187,6 +191,9 @@ class _Finder:
         load = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
+            if base is not None:
+                self._load_on(base, load, module)
+                return
             load(module)
             mirror = sys.modules.get(f"raddle.{name}")
             # A mirror imports its package before it has names of its own: then it is too early, and it comes here too.
@@ -196,6 +203,15 @@ class _Finder:
         # On this one loader, which stays what it is to whoever asks it for the source.
         loader.exec_module = exec_module
         return spec
+
+    def _load_on(self, base: tuple[str, str], load: Any, module: ModuleType) -> None:
+        owner, name = sys.modules[base[0]], base[1]
+        now = getattr(owner, name)
+        setattr(owner, name, getattr(_originals, name))
+        try:
+            load(module)
+        finally:
+            setattr(owner, name, now)
 
     def _replace(self, areas: list[Area]) -> None:
         # Loaded without the lock: another thread may hold it and wait for an import of this one.

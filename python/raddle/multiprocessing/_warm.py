@@ -156,14 +156,16 @@ class _Servers:
             raise ValueError("too many fds")
         tracker = resource_tracker.getfd()  # type: ignore[attr-defined]
         with self.lock:
-            # If a server ends while it loads modules, that may be their doing: the next one loads none.
-            for modules in (None, None, []):
+            for attempt in range(3):
+                if attempt == 2:
+                    # If servers end while they load modules, that may be their doing: from now on they load none.
+                    self.preload = []
                 opened: list[int] = []
                 try:
                     opened += os.pipe()
                     opened += os.pipe()
                     answer, its_answer, its_work, work = opened
-                    server, added = self._serving(modules)
+                    server, added = self._serving()
                     server.fork([its_answer, its_work, lifeline.fd_for_child, tracker, *descriptors], added)
                     os.close(opened.pop(2))
                     os.close(opened.pop(1))
@@ -185,22 +187,21 @@ class _Servers:
             " use another one, such as 'spawn'"
         )
 
-    def _serving(self, modules: list[str] | None) -> tuple[_Server, list[str]]:
+    def _serving(self) -> tuple[_Server, list[str]]:
         """A server that lives, and which modules it has not been told of."""
         self.retired = [server for server in self.retired if not server.is_reaped()]
         asked = (spawn.for_child(), self.preload)
         if self.server is not None:
             if self.server.is_reaped():
                 self.server = None
-            elif self.server.asked != asked or modules is not None:
+            elif self.server.asked != asked:
                 self.server.retire()
                 self.retired.append(self.server)
                 self.server = None
         if self.server is not None and self.preload is None and len(sys.modules) == self.server.looked_at:
             return self.server, []
         count = len(sys.modules)
-        if modules is None:
-            modules = _imported() if self.preload is None else self.preload
+        modules = _imported() if self.preload is None else self.preload
         added = []
         if self.server is None:
             self.server = _Server(asked, modules)

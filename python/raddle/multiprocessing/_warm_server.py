@@ -121,9 +121,8 @@ class _Server:
 
     def load(self, names: list[str]) -> None:
         """Load these modules, quietly and without harm."""
-        names = [name for name in names if name not in sys.modules and name not in self.refuse.names]
-        if "__main__" in self.state["modules"]:
-            self._load_main()
+        names = [name for name in names if name not in sys.modules or name == "__main__"]
+        names = [name for name in names if name not in self.refuse.names]
         if not names or self.before is None:
             return
         current: Any = process.current_process()
@@ -137,7 +136,10 @@ class _Server:
                 for name in names:
                     self.refuse.asked = False
                     try:
-                        __import__(name)
+                        if name == "__main__":
+                            self._load_main()
+                        else:
+                            __import__(name)
                     except _LeftOut:
                         continue
                     except BaseException:
@@ -159,15 +161,10 @@ class _Server:
 
     def _load_main(self) -> None:
         state = self.state
-        current: Any = process.current_process()
-        current._inheriting = True
-        try:
-            if state["main_name"]:
-                spawn._fixup_main_from_name(state["main_name"])  # type: ignore[attr-defined]
-            elif state["main_path"]:
-                spawn.import_main_path(state["main_path"])
-        finally:
-            del current._inheriting
+        if state["main_name"]:
+            spawn._fixup_main_from_name(state["main_name"])  # type: ignore[attr-defined]
+        elif state["main_path"]:
+            spawn.import_main_path(state["main_path"])
 
     def _again_without(self, name: str | None) -> NoReturn:
         """Begin anew, as this process and with its children."""
