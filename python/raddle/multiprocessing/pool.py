@@ -399,7 +399,9 @@ class Pool(_std.Pool):
         futures = [self._submit(run, (func, chunk), {}, func) for chunk in chunks]
         return MapResult(self, futures, *callbacks)
 
-    def map(self, func: Callable[[Any], _T], iterable: Iterable[Any], chunksize: int | None = None) -> list[_T]:
+    def map(
+        self, func: Callable[[Any], _T], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[_T]:
         """``func`` of each item, in the workers; the results in their order."""
         results: list[_T] = self._chunks(_map_chunk, func, iterable, chunksize, (None, None)).get()
         return results
@@ -452,7 +454,9 @@ class Pool(_std.Pool):
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         source = iter(iterable)
         crew = self._crew
-        feeder = Thread(target=_feed, args=(self._submit, crew, results, func, source, chunksize), daemon=True)
+        feeder = Thread(
+            target=_feed, args=(self._submit, crew, results, func, source, chunksize), daemon=True
+        )
         crew.feeders.add(feeder)
         feeder.start()
         return results

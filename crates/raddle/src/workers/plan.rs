@@ -21,7 +21,7 @@ const DEEPEST: u64 = 128;
 /// After how long a start that has failed is tried again, in nanoseconds.
 const START_AGAIN: u64 = 100_000_000;
 /// How many workers may end while a task is being handed to them.
-const MOST_UNTAKEN: u32 = 2;
+const MOST_UNTAKEN: u32 = 1;
 /// About what it takes a sleeping worker to wake up, in nanoseconds.
 const WAKE: u64 = 50_000;
 /// So many tasks in each worker's line last for a while.
