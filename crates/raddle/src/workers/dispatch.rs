@@ -638,7 +638,7 @@ impl<T: Send + 'static> State<T> {
                 Step::Send(slot, id) => self.send(host, slot, id, moment, out),
                 Step::TakeBack(slot) => {
                     if !self.take_back(slot) {
-                        break;
+                        self.plan.kept(slot, moment);
                     }
                 }
                 Step::End(slot) => match self.posts.get(&slot).map(|post| post.send(kind::END << SHIFT, &[&[0; 8]])) {

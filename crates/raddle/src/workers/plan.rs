@@ -18,6 +18,8 @@ pub type Slot = u64;
 const AHEAD: u64 = 4_000_000;
 /// The most tasks in a worker's line.
 const DEEPEST: u64 = 128;
+/// After how long another try is made to take tasks back, in nanoseconds.
+const KEPT: u64 = 10_000_000;
 /// After how long a start that has failed is tried again, in nanoseconds.
 const START_AGAIN: u64 = 100_000_000;
 /// How many workers may end while a task is being handed to them.
@@ -94,9 +96,16 @@ struct Worker {
     stopping: Option<(Id, Why)>,
     /// Nothing can be sent to it before.
     busy_until: u64,
+    /// Nothing can be taken back before.
+    keeps_until: u64,
 }
 
 impl Worker {
+    /// When what stands behind its first task is to be given to others.
+    fn is_stuck_at(&self) -> u64 {
+        (self.began + STUCK).max(self.keeps_until)
+    }
+
     /// Whether it can be sent a task now.
     fn takes(&self, now: u64) -> bool {
         self.phase == Phase::Ready && self.stopping.is_none() && self.busy_until <= now
@@ -341,6 +350,13 @@ impl<T> Plan<T> {
         true
     }
 
+    /// Nothing could be taken back from a worker: the next try is to be made later.
+    pub fn kept(&mut self, slot: Slot, now: u64) {
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.keeps_until = now + KEPT;
+        }
+    }
+
     /// A worker replied to tasks, in this order. Gives back what they were; None for a task that it did not have.
     pub fn replied(&mut self, slot: Slot, ids: &[Id], now: u64) -> Vec<Option<(T, Option<Why>)>> {
         let Some(worker) = self.workers.get_mut(&slot) else { return ids.iter().map(|_| None).collect() };
@@ -410,6 +426,7 @@ impl<T> Plan<T> {
             began: 0,
             stopping: None,
             busy_until: 0,
+            keeps_until: 0,
         };
         self.workers.insert(slot, worker);
         slot
@@ -494,7 +511,7 @@ impl<T> Plan<T> {
             if let Some(slot) = self.best(now) {
                 return Some(Step::Send(slot, *id));
             }
-        } else if self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty())
+        } else if self.workers.values().any(|worker| self.is_idle(worker, now))
             && let Some(slot) = self.stuck(now)
         {
             return Some(Step::TakeBack(slot));
@@ -525,6 +542,11 @@ impl<T> Plan<T> {
         idle.or(best.map(|(_, slot)| slot))
     }
 
+    /// Whether a worker would begin a task at once.
+    fn is_idle(&self, worker: &Worker, now: u64) -> bool {
+        worker.line.is_empty() && worker.takes(now) && !self.is_used_up(worker)
+    }
+
     fn is_used_up(&self, worker: &Worker) -> bool {
         self.rules.tasks_per_worker > 0 && worker.given >= self.rules.tasks_per_worker
     }
@@ -546,7 +568,7 @@ impl<T> Plan<T> {
 
     /// A worker with tasks behind one that takes long.
     fn stuck(&self, now: u64) -> Option<Slot> {
-        let stuck = |worker: &Worker| worker.line.len() > 1 && now.saturating_sub(worker.began) >= STUCK;
+        let stuck = |worker: &Worker| worker.line.len() > 1 && worker.is_stuck_at() <= now;
         let longest = self.workers.iter().filter(|(_, worker)| stuck(worker)).max_by_key(|(_, one)| one.line.len())?;
         Some(*longest.0)
     }
@@ -605,9 +627,9 @@ impl<T> Plan<T> {
 
     /// When to decide again, if nothing happens before.
     pub fn next_look(&self, now: u64) -> Option<u64> {
-        let idle_one = self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty());
+        let idle_one = self.workers.values().any(|worker| self.is_idle(worker, now));
         let looks = self.workers.values().flat_map(|worker| {
-            let stuck = (idle_one && worker.line.len() > 1).then(|| worker.began + STUCK);
+            let stuck = (idle_one && worker.line.len() > 1).then(|| worker.is_stuck_at());
             let late = if worker.stopping.is_none() { self.limit(worker) } else { None };
             let is_idle = worker.phase == Phase::Ready && worker.line.is_empty() && self.rules.idle > 0;
             let busy = (worker.busy_until > now).then_some(worker.busy_until);
