@@ -97,7 +97,8 @@ impl World {
             match step {
                 Step::Send(slot, id) => {
                     let worker = self.workers.get_mut(&slot).expect("tasks go to workers that exist");
-                    assert!(worker.ready && !worker.told_to_end, "a task for a worker that takes none");
+                    assert!(!worker.told_to_end, "a task for a worker that takes none");
+                    assert!(worker.ready || worker.ring.is_empty(), "two tasks for a worker that is starting");
                     assert!(self.plan.message(id).is_some(), "nothing to send");
                     worker.ring.push_back(id);
                     self.plan.sent(slot, id, self.now);
@@ -138,6 +139,7 @@ impl World {
             Event::Start => {
                 if let Some(slot) = self.starting.pop() {
                     self.workers.insert(slot, Worker::default());
+                    self.plan.is_reachable(slot);
                 }
             }
             Event::NotStarted => {
@@ -152,7 +154,9 @@ impl World {
                 }
             }
             Event::Take(number) => {
-                if let Some(slot) = self.pick(number, |worker| worker.taken.is_none() && !worker.ring.is_empty()) {
+                if let Some(slot) =
+                    self.pick(number, |worker| worker.ready && worker.taken.is_none() && !worker.ring.is_empty())
+                {
                     let worker = self.workers.get_mut(&slot).expect("picked");
                     worker.taken = worker.ring.pop_front();
                     *self.taken.entry(worker.taken.expect("there is one")).or_default() += 1;
@@ -254,6 +258,8 @@ fn a_task_behind_a_long_one_goes_to_an_idle_worker() {
     let mut plan: Plan<Id> = Plan::new(rules);
     let message = || Message { tag: 0, bytes: Vec::new() };
     let slots = plan.start(2, 0);
+    plan.is_reachable(slots[0]);
+    plan.is_reachable(slots[1]);
     plan.is_ready(slots[0], 1);
     // Quick tasks, so that the first worker is given some in advance.
     for now in 1..20 {

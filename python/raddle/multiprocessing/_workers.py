@@ -27,12 +27,10 @@ from raddle.multiprocessing._lifeline import Lifeline
 from raddle.multiprocessing._pickling import dump_with_buffers
 from raddle.threading import Thread
 
-__all__ = ["Crew", "MemoryLimitExceeded", "WorkerDied", "dump_task", "pool_context"]
+__all__ = ["Crew", "MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied", "dump_task", "pool_context"]
 
 #: How often in a row a process may fail to be started, a tenth of a second apart, while there is none.
 MOST_FAILED_STARTS = 10
-
-_raddle.set_message_decoder(_worker.decode_message)
 
 
 class WorkerDied(BrokenProcessPool):
@@ -78,6 +76,26 @@ class WorkerDied(BrokenProcessPool):
 
 class MemoryLimitExceeded(WorkerDied, MemoryError):
     """A worker was killed because it used more memory than ``max_memory_per_worker``."""
+
+
+class UnpicklingFailed(BrokenProcessPool):
+    """The arguments of a task could not be unpickled in the worker, or its result not in this process.
+
+    The exception that unpickling raised is the ``__cause__``. Other tasks are not affected.
+    """
+
+
+def _decode(tag: int, data: Any) -> Any:
+    """The object in a reply."""
+    try:
+        return _worker.decode_message(tag, data)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UnpicklingFailed(f"the result of the task cannot be unpickled: {error!r}") from error
+
+
+_raddle.set_message_decoder(_decode)
 
 
 def dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:

@@ -30,7 +30,14 @@ from typing import Any, TypeVar
 
 from raddle.concurrent.futures._base import Future
 from raddle.multiprocessing import _worker
-from raddle.multiprocessing._workers import Crew, MemoryLimitExceeded, WorkerDied, dump_task, pool_context
+from raddle.multiprocessing._workers import (
+    Crew,
+    MemoryLimitExceeded,
+    UnpicklingFailed,
+    WorkerDied,
+    dump_task,
+    pool_context,
+)
 from raddle.threading import Condition, Event, Lock, Thread
 
 __all__ = [
@@ -44,6 +51,7 @@ __all__ = [
     "Pool",
     "RemoteTraceback",
     "ThreadPool",
+    "UnpicklingFailed",
     "WorkerDied",
 ]
 

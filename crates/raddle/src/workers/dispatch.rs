@@ -359,7 +359,13 @@ impl<H: Host> Workers<H> {
         })();
         match opened {
             Ok(post) => {
-                self.lock().posts.insert(slot, post);
+                let mut out = Vec::new();
+                let mut state = self.lock();
+                state.posts.insert(slot, post);
+                state.plan.is_reachable(slot);
+                state.send_all(&self.host, now(), &mut out);
+                drop(state);
+                self.deliver(out);
                 self.watch.ring();
                 Ok(())
             }
@@ -601,7 +607,7 @@ impl<T: Send + 'static> State<T> {
         let next = self.plan.first(slot);
         self.take_back(slot);
         // It may be the task that no worker survives being handed.
-        let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(id));
+        let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(slot, id));
         let Some(post) = self.posts.remove(&slot) else { return };
         watch.remove(post.replies.bell().fd());
         watch.remove(post.process.fd.as_raw_fd());

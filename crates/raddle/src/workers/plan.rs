@@ -98,17 +98,25 @@ struct Worker {
     busy_until: u64,
     /// Nothing can be taken back before.
     keeps_until: u64,
+    /// Whether it has channels.
+    can_be_reached: bool,
 }
 
 impl Worker {
-    /// When what stands behind its first task is to be given to others.
-    fn is_stuck_at(&self) -> u64 {
-        (self.began + STUCK).max(self.keeps_until)
+    /// Whether it has tasks that it does not run.
+    fn has_spare(&self) -> bool {
+        self.line.len() > usize::from(self.phase != Phase::Starting)
     }
 
-    /// Whether it can be sent a task now.
+    /// When these are to be given to others.
+    fn is_stuck_at(&self) -> u64 {
+        if self.phase == Phase::Starting { self.keeps_until } else { (self.began + STUCK).max(self.keeps_until) }
+    }
+
+    /// Whether it can be sent a task now. One that is starting gets its first.
     fn takes(&self, now: u64) -> bool {
-        self.phase == Phase::Ready && self.stopping.is_none() && self.busy_until <= now
+        let may = self.phase == Phase::Ready || (self.phase == Phase::Starting && self.line.is_empty());
+        may && self.can_be_reached && self.stopping.is_none() && self.busy_until <= now
     }
 }
 
@@ -404,7 +412,10 @@ impl<T> Plan<T> {
     }
 
     /// A worker ended that had not taken this task, the next in its line. Too often, and the task is lost with it.
-    pub fn blame(&mut self, id: Id) -> Option<T> {
+    pub fn blame(&mut self, slot: Slot, id: Id) -> Option<T> {
+        if self.workers.get(&slot).is_none_or(|worker| worker.phase == Phase::Starting) {
+            return None;
+        }
         let entry = self.tasks.get_mut(&id)?;
         entry.untaken += 1;
         if entry.untaken <= MOST_UNTAKEN {
@@ -427,9 +438,17 @@ impl<T> Plan<T> {
             stopping: None,
             busy_until: 0,
             keeps_until: 0,
+            can_be_reached: false,
         };
         self.workers.insert(slot, worker);
         slot
+    }
+
+    /// Messages can be sent to the worker from now on.
+    pub fn is_reachable(&mut self, slot: Slot) {
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.can_be_reached = true;
+        }
     }
 
     /// The worker takes tasks from now on.
@@ -522,14 +541,17 @@ impl<T> Plan<T> {
     /// The worker that is to get the next task: one that is busy, if it will be through sooner than an idle one has woken
     /// up; else one that is idle; else the one with the shortest line that is not full.
     fn best(&self, now: u64) -> Option<Slot> {
-        let (mut idle, mut best): (Option<Slot>, Option<(usize, Slot)>) = (None, None);
+        let (mut idle, mut best): (Option<(Slot, bool)>, Option<(usize, Slot)>) = (None, None);
         for (slot, worker) in &self.workers {
             if !worker.takes(now) || self.is_used_up(worker) {
                 continue;
             }
             let length = worker.line.len();
             if length == 0 {
-                idle = idle.or(Some(*slot));
+                let ready = worker.phase == Phase::Ready;
+                if idle.is_none_or(|(_, other)| ready && !other) {
+                    idle = Some((*slot, ready));
+                }
             } else if (length as u64) < self.depth(worker) {
                 if worker.pace.saturating_mul(length as u64) < WAKE && now.saturating_sub(worker.began) < WAKE {
                     return Some(*slot);
@@ -539,12 +561,13 @@ impl<T> Plan<T> {
                 }
             }
         }
-        idle.or(best.map(|(_, slot)| slot))
+        idle.map(|(slot, _)| slot).or(best.map(|(_, slot)| slot))
     }
 
     /// Whether a worker would begin a task at once.
     fn is_idle(&self, worker: &Worker, now: u64) -> bool {
-        worker.line.is_empty() && worker.takes(now) && !self.is_used_up(worker)
+        let ready = worker.phase == Phase::Ready && worker.line.is_empty();
+        ready && worker.takes(now) && !self.is_used_up(worker)
     }
 
     fn is_used_up(&self, worker: &Worker) -> bool {
@@ -568,7 +591,7 @@ impl<T> Plan<T> {
 
     /// A worker with tasks behind one that takes long.
     fn stuck(&self, now: u64) -> Option<Slot> {
-        let stuck = |worker: &Worker| worker.line.len() > 1 && worker.is_stuck_at() <= now;
+        let stuck = |worker: &Worker| worker.has_spare() && worker.is_stuck_at() <= now;
         let longest = self.workers.iter().filter(|(_, worker)| stuck(worker)).max_by_key(|(_, one)| one.line.len())?;
         Some(*longest.0)
     }
@@ -629,7 +652,7 @@ impl<T> Plan<T> {
     pub fn next_look(&self, now: u64) -> Option<u64> {
         let idle_one = self.workers.values().any(|worker| self.is_idle(worker, now));
         let looks = self.workers.values().flat_map(|worker| {
-            let stuck = (idle_one && worker.line.len() > 1).then(|| worker.is_stuck_at());
+            let stuck = (idle_one && worker.has_spare()).then(|| worker.is_stuck_at());
             let late = if worker.stopping.is_none() { self.limit(worker) } else { None };
             let is_idle = worker.phase == Phase::Ready && worker.line.is_empty() && self.rules.idle > 0;
             let busy = (worker.busy_until > now).then_some(worker.busy_until);

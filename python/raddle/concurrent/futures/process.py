@@ -360,7 +360,7 @@ class ProcessTaskOptions:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("MemoryLimitExceeded", "WorkerDied"):
+    if name in ("MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied"):
         from raddle.multiprocessing import _workers
 
         return getattr(_workers, name)
