@@ -21,10 +21,11 @@ from multiprocessing.context import (
     set_spawning_popen,
 )
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from raddle.multiprocessing.connection import Connection
     from raddle.multiprocessing.queues import JoinableQueue, Queue, SimpleQueue
