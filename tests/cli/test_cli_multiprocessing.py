@@ -117,8 +117,8 @@ def test_children_have_what_the_parent_has(tmp_path):
     ended = raddle_run(tmp_path / "program.py", *methods)
     line = "True True True raddle.multiprocessing.queues raddle.multiprocessing.context raise report"
     assert (ended.out.splitlines(), ended.err, ended.code) == ([line] * 4, "", 0)
-    other = raddle_run("--on-deadlock", "ignore", "--on-stall", "exit", tmp_path / "program.py", *methods)
-    assert other.out.splitlines() == [line.replace("raise report", "ignore exit")] * 4
+    other = raddle_run("--on-deadlock", "report", "--on-stall", "exit", tmp_path / "program.py", *methods)
+    assert other.out.splitlines() == [line.replace("raise report", "report exit")] * 4
 
 
 def test_installed_after_the_servers_were_started(tmp_path):

@@ -22,7 +22,9 @@ from multiprocessing.context import (
 )
 from multiprocessing.process import BaseProcess
 
-TYPE_CHECKING = False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
+TYPE_CHECKING = (
+    False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
+)
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
@@ -131,7 +133,7 @@ class ForkServerProcess(_Process, _std.ForkServerProcess):
         from raddle.multiprocessing import _ahead
 
         _ahead.preload_in_forkserver()
-        return _std.ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+        return _std.ForkServerProcess._Popen(process_obj)
 
 
 class WarmProcess(_Process):
