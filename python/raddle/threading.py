@@ -186,14 +186,18 @@ class Thread(_StdThread):
             raise RuntimeError("thread.__init__() not called")
         if self._record is not None or self._started.is_set():
             raise RuntimeError("threads can only be started once")
-        self._launch()
+        self._launch().wait_for(self._started)
 
-    def _launch(self) -> None:
+    def _launch(self) -> _raddle.ThreadRecord:
+        """Start the thread without waiting until it runs.
+
+        In a finalizer or a signal handler the calling thread may be in the middle of one of the locks which a thread
+        takes before it says that it runs.
+        """
         record = _raddle.ThreadRecord()
         start = getattr(_std, _START)
         native = isinstance(start, _types.BuiltinFunctionType)
         self._become(record, native)
-        started = self._started
         try:
             if native:
                 bootstrap = self._bootstrap  # type: ignore[attr-defined]
@@ -212,7 +216,7 @@ class Thread(_StdThread):
                 record.end()
                 self._record = None
             raise
-        record.wait_for(started)
+        return record
 
     def _become(self, record: _raddle.ThreadRecord, native: bool) -> None:
         """From now on the record is this thread's; the interpreter waits for it at exit."""

@@ -42,8 +42,9 @@ else:
 class PoolStats(NamedTuple):
     """The work of a pool so far. Times are seconds; None where nothing has been measured yet.
 
-    Percentiles are right within an eighth. Processor time is sampled where tasks are short; it includes the few
-    microseconds that the pool itself takes for each, and what is long past counts for less.
+    Percentiles are right within an eighth; where tasks of some microseconds follow each other, one in eight is timed.
+    Processor time is sampled where tasks are short; it includes what the pool itself takes for each, and what is long
+    past counts for less.
     """
 
     submitted: int
@@ -134,7 +135,8 @@ class _Crew:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             worker = Thread(name=f"{self.prefix}_{next(self.numbers)}", target=self.serve)
             self.newest = worker
-            worker.start()
+            # Without waiting until it runs: see there.
+            worker._launch()
             self.enlist(worker)
 
     def has_started(self) -> bool:
