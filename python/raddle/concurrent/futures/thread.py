@@ -135,9 +135,10 @@ class _Crew:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             worker = Thread(name=f"{self.prefix}_{next(self.numbers)}", target=self.serve)
             self.newest = worker
-            # Without waiting until it runs: see there.
             worker._launch()
             self.enlist(worker)
+        # Without the locks: a finalizer in the new thread, which has not got that far yet, may submit.
+        worker._wait_for_start()
 
     def has_started(self) -> bool:
         """Asked when ``start`` has raised: whether the worker runs all the same, as when a signal handler raised."""
