@@ -1,0 +1,1022 @@
+"""What can go wrong with a pool of processes: one function a fault, run in a process of its own by pool_runner.py.
+
+A scenario makes a pool through an adapter (pool_adapters.py), does the damage, and returns where everything that was
+promised has been kept: each task gave its right result or an error that names the cause, within PROMISED seconds of
+the fault; no task ran twice; other tasks went on and so does the pool. Otherwise it raises Broken with one of the
+outcomes below. Behind every scenario, main() looks for zombies and open descriptors, and pool_runner.py for processes
+and files that are left.
+
+Tasks write when they begin and end to a ledger, a file that is only appended to: what ran, how often, in which process.
+So workers are found without asking the library, and whatever they are the children of.
+"""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+
+import pool_adapters
+
+from tools import wait_until
+
+WORKERS = 3
+
+#: Seconds: that an answer may take, and after which nothing is expected any more.
+PROMISED, PATIENCE = 2.0, 5.0
+
+LARGE = 32_000_000
+
+#: What the error of a task says whose worker has ended.
+DIED = r"died|killed|terminat|expired|lost|abrupt|exit"
+#: What the error of something says that cannot be pickled, or unpickled.
+PICKLE = r"pickl|missing 1 required"
+#: What errors say where the system had no descriptor, or no memory.
+LIMIT = r"too many open files|no space|cannot allocate|memory|enospc|emfile|broken|died|lost|expired|terminat"
+#: What a task may say whose worker could not begin.
+INITIALIZER = r"broken|initializer|cancel|" + DIED
+
+#: Outcomes, from worst to best; the table's words.
+OUTCOMES = {
+    "crash": "the program itself died",
+    "hang": "no answer, and no new task is done either",
+    "lost": "a task without an answer, while others go on",
+    "doubled": "a task ran twice",
+    "wrong": "a wrong result, or none where there should have been an error",
+    "breaks": "other tasks failed, or the pool is of no use afterwards",
+    "orphan": "processes were left behind",
+    "zombie": "dead children were not waited for",
+    "leak": "descriptors or files were left behind",
+    "unnamed": "an error that does not say what happened",
+    "slow": f"as it should be, but later than {PROMISED:g} s",
+    "ok": "right results, or an error that names the cause",
+    "n/a": "the library does not offer it",
+}
+
+
+class Broken(Exception):
+    """The scenario found one of OUTCOMES."""
+
+    def __init__(self, outcome, detail):
+        assert outcome in OUTCOMES
+        super().__init__(outcome, detail)
+        self.outcome, self.detail = outcome, detail
+
+
+# Tasks: what the workers run
+
+
+def note(ledger, event, number):
+    flags = os.O_WRONLY | os.O_APPEND
+    try:
+        file = os.open(ledger, flags)
+    except OSError:  # the worker began under a limit that is no concern of its tasks
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        file = os.open(ledger, flags)
+    os.write(file, f"{event} {number} {os.getpid()}\n".encode())
+    os.close(file)
+
+
+def step(ledger, number, pause=0.0):
+    note(ledger, "begin", number)
+    if pause:
+        time.sleep(pause)
+    note(ledger, "end", number)
+    return number * number
+
+
+def measure(ledger, number, blob):
+    note(ledger, "begin", number)
+    return len(blob), blob[:1], blob[-1:]
+
+
+def produce(ledger, number, size):
+    note(ledger, "begin", number)
+    return bytes([number % 251]) * size
+
+
+def leave(ledger, number):
+    note(ledger, "begin", number)
+    os._exit(3)
+
+
+def crash(ledger, number):
+    import ctypes
+
+    note(ledger, "begin", number)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+def hand_back(ledger, number, make):
+    note(ledger, "begin", number)
+    return make(os.getppid())
+
+
+def fail(ledger, number, make):
+    note(ledger, "begin", number)
+    raise make()
+
+
+LOCK = threading.Lock()
+
+
+def locked(ledger, number):
+    note(ledger, "begin", number)
+    with LOCK:
+        return number * number
+
+
+def logged(ledger, number):
+    note(ledger, "begin", number)
+    logging.getLogger().warning("task %d", number)
+    return number * number
+
+
+def hog(ledger, number, size):
+    note(ledger, "begin", number)
+    held = b"x" * size
+    time.sleep(20)
+    return len(held)
+
+
+def nested(ledger, number, name, pause):
+    note(ledger, "begin", number)
+    with pool_adapters.ADAPTERS[name](2) as pool:
+        tasks = [pool.submit(step, ledger, number + 1000 * n, pause) for n in (1, 2, 3)]
+        return sum(pool.result(task, 60) for task in tasks)
+
+
+class Unpicklable:
+    def __init__(self, home=None):
+        pass
+
+    def __reduce__(self):
+        raise TypeError("this object cannot be pickled")
+
+
+class Poison:
+    """Cannot be unpickled in the process `home`, or cannot be anywhere else."""
+
+    def __init__(self, home, at_home):
+        self.home, self.at_home = home, at_home
+
+    def __reduce__(self):
+        return unpickle, (self.home, self.at_home)
+
+
+def unpickle(home, at_home):
+    if (os.getpid() == home) == at_home:
+        raise ValueError("this object cannot be unpickled here")
+    return Poison(home, at_home)
+
+
+class UnpicklableError(Exception):
+    def __init__(self):
+        super().__init__(Unpicklable())
+
+
+class TwoArgumentsError(Exception):
+    """Pickles, and cannot be unpickled: a classic, since it passes on one argument only."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def two_arguments():
+    return TwoArgumentsError(1, 2)
+
+
+def raise_at_once():
+    raise RuntimeError("the initializer raises on purpose")
+
+
+def exit_at_once():
+    os._exit(4)
+
+
+def limit_memory(extra):
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
+
+
+# The process tree
+
+
+def parents():
+    """pid: (parent's pid, state) of all processes."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+            except OSError:
+                continue
+            found[int(name)] = int(parent), state.decode()
+    return found
+
+
+def descendants(root):
+    """pid: state of all below `root`."""
+    known, found, below = parents(), {}, {root}
+    while below:
+        below = {pid for pid, (parent, _) in known.items() if parent in below}
+        found.update((pid, known[pid][1]) for pid in below)
+    return found
+
+
+# A run
+
+
+class Task:
+    """A task that was submitted: what it must give, or the pattern that its error must match, or may."""
+
+    def __init__(self, number, right, must=None, may=None):
+        self.number, self.right, self.must, self.may = number, right, must, may
+        self.handle = self.error = self.value = None
+        self.late = False
+
+
+class Ledger:
+    """What the tasks have written so far. Reading takes no descriptor beyond the one it is made with."""
+
+    def __init__(self, file):
+        self.file, self.offset = file, 0
+        #: By task: how often it began, where it did last; and the tasks that ended.
+        self.begun, self.pids, self.ended = Counter(), {}, set()
+
+    def look(self):
+        """Reads what has been added."""
+        text = os.pread(self.file, 1 << 24, self.offset)
+        text = text[: text.rfind(b"\n") + 1]
+        self.offset += len(text)
+        for line in text.splitlines():
+            event, number, pid = line.split()
+            if event == b"begin":
+                self.begun[int(number)] += 1
+                self.pids[int(number)] = int(pid)
+            else:
+                self.ended.add(int(number))
+
+    def workers(self):
+        """Living processes that have run a task lately."""
+        self.look()
+        recent = [self.pids[number] for number in sorted(self.pids)[-100:]]
+        alive = descendants(os.getpid())
+        return [pid for pid in dict.fromkeys(reversed(recent)) if alive.get(pid, "Z") not in "ZX"]
+
+
+class Run:
+    """One scenario on one pool library."""
+
+    def __init__(self, adapter, seed, folder, scale):
+        self.adapter, self.scale = adapter, scale
+        self.rng = random.Random(seed)
+        self.path = os.path.join(folder, "ledger")
+        self.ledger = Ledger(os.open(self.path, os.O_RDONLY | os.O_CREAT))
+        self.faulted = time.monotonic()
+        self.numbers = 0
+
+    def scaled(self, count, most):
+        return min(most, max(1, round(count * self.scale)))
+
+    def pool(self, **options):
+        return self.adapter(WORKERS, **options)
+
+    def fault(self):
+        """The clock of the promise starts."""
+        self.faulted = time.monotonic()
+
+    # Tasks
+
+    def submit(self, pool, func=step, *args, right=None, must=None, may=None):
+        number = self.numbers
+        self.numbers += 1
+        task = Task(number, number * number if right is None else right, must, may)
+        try:
+            task.handle = pool.submit(func, self.path, number, *args)
+        except Exception as error:
+            task.error = error
+        return task
+
+    def fetch(self, pool, task, timeout):
+        """Waits for the task and keeps what it gave."""
+        if task.handle is None:
+            return
+        try:
+            task.value = pool.result(task.handle, timeout)
+        except pool_adapters.Late:
+            task.late = True
+        except BaseException as error:  # a CancelledError of old is no Exception
+            if isinstance(error, (Broken, KeyboardInterrupt)):
+                raise
+            task.error = error
+
+    def settle(self, pool, tasks, failures=None):
+        """All tasks have to be as promised, with at most so many failures of those that may fail."""
+        spent = self.collect(pool, tasks)
+        self.judge(pool, tasks, failures)
+        if spent > PROMISED:
+            raise Broken("slow", f"{spent:.1f} s")
+
+    def collect(self, pool, tasks):
+        """Waits for all of them; seconds since the fault."""
+        end = time.monotonic() + PATIENCE
+        for task in tasks:
+            self.fetch(pool, task, max(0.05, end - time.monotonic()))
+        return time.monotonic() - self.faulted
+
+    def judge(self, pool, tasks, failures=None):
+        late = [task for task in tasks if task.late]
+        if late:
+            probe = self.submit(pool)
+            self.fetch(pool, probe, PATIENCE / 2)
+            works = not probe.late and probe.error is None
+            raise Broken("lost" if works else "hang", f"{len(late)} of {len(tasks)} tasks without an answer")
+        for task in tasks:
+            said = f"{type(task.error).__name__}: {task.error}"
+            expected = task.must or task.may
+            if task.error is None and (task.must or task.value != task.right):
+                raise Broken("wrong", f"task {task.number} gave {str(task.value)[:80]}")
+            if task.error is not None and not expected:
+                raise Broken("breaks", f"another task: {said[:160]}")
+            if task.error is not None and not re.search(expected, said, re.I):
+                raise Broken("unnamed", said[:160])
+        self.check_once()
+        failed = sum(task.error is not None for task in tasks if not task.must)
+        if failures is not None and failed > failures:
+            raise Broken("breaks", f"{failed} tasks failed, {failures} at most had to")
+
+    def good(self, pool, count=8):
+        """The pool is of use: these tasks have nothing to do with the fault."""
+        self.settle(pool, [self.submit(pool) for _ in range(count)])
+
+    # What the tasks wrote
+
+    def check_once(self):
+        self.ledger.look()
+        for number, times in self.ledger.begun.items():
+            if times > 1:
+                raise Broken("doubled", f"task {number} ran {times} times")
+
+    def where(self, task):
+        """The process that runs the task, once it does."""
+
+        def begun():
+            self.ledger.look()
+            return self.ledger.pids.get(task.number)
+
+        try:
+            return wait_until(begun, "the task runs", PATIENCE)
+        except AssertionError:
+            raise Broken("hang", "a task does not begin") from None
+
+    def warm(self, pool):
+        """All workers have run something, and are idle."""
+        before, seen = self.numbers, set()
+        end = time.monotonic() + PATIENCE
+        while len(seen) < WORKERS and time.monotonic() < end:
+            self.fault()
+            self.settle(pool, [self.submit(pool, step, 0.05) for _ in range(WORKERS)])
+            seen = {pid for number, pid in self.ledger.pids.items() if number >= before} & set(
+                self.ledger.workers()
+            )
+        return sorted(seen)
+
+    def kill(self, pid, how=signal.SIGKILL):
+        self.fault()
+        os.kill(pid, how)
+
+
+@contextlib.contextmanager
+def no_longer_than(seconds, doing):
+    """The block has to end in time. Where it waits without listening to signals, the runner's limit is left."""
+
+    def late(signum, frame):
+        raise Broken("hang", f"{doing} does not end")
+
+    previous = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@contextlib.contextmanager
+def closing(run, pool, how="wait"):
+    """Closes the pool behind the block, if that went well, and has that take no longer than promised."""
+    yield pool
+    begin = time.monotonic()
+    with no_longer_than(PATIENCE, f"closing ({how})"):
+        pool.close(how)
+    if time.monotonic() - begin > PROMISED:
+        raise Broken("slow", f"closing took {time.monotonic() - begin:.1f} s")
+
+
+#: name: (title, function)
+SCENARIOS = {}
+
+
+def scenario(title, name=None, **fixed):
+    def register(func):
+        def run_it(run):
+            return func(run, **fixed)
+
+        SCENARIOS[name or func.__name__] = title, run_it
+        return func
+
+    return register
+
+
+# Kills
+
+
+@scenario("a worker is killed while idle")
+def kill_idle(run):
+    with closing(run, run.pool()) as pool:
+        for _ in range(run.scaled(4, 50)):
+            victims = run.warm(pool)
+            run.kill(run.rng.choice(victims))
+            run.good(pool)
+
+
+@scenario("all workers are killed while idle")
+def kill_all(run):
+    with closing(run, run.pool()) as pool:
+        for _ in range(run.scaled(2, 20)):
+            for pid in run.warm(pool):
+                run.kill(pid)
+            run.good(pool)
+
+
+@scenario("a worker is killed while it runs a task")
+def kill_running(run):
+    with closing(run, run.pool()) as pool:
+        victim = run.submit(pool, step, 10.0, must=DIED)
+        others = [run.submit(pool, step, 0.05) for _ in range(8)]
+        pid = run.where(victim)
+        run.kill(pid)
+        run.settle(pool, [victim, *others])
+        check_death(victim.error, pid, -signal.SIGKILL)
+        run.good(pool)
+
+
+def check_death(error, pid, exitcode):
+    """raddle's own error says more; others have no such attributes."""
+    if type(error).__module__.startswith("raddle"):
+        found = error.pid, error.exitcode, error.signal
+        expected = pid, exitcode, -exitcode if exitcode < 0 else None
+        if found != expected:
+            raise Broken("unnamed", f"WorkerDied has {found}, not {expected}")
+
+
+def killed_at_random(run, pool, submit, expect):
+    """Rounds of four tasks with much to carry, in each of which one worker is killed at a random instant."""
+    for _ in range(run.scaled(6, 100)):
+        victims = run.warm(pool)
+        run.fault()
+        killer = threading.Timer(run.rng.uniform(0, 0.1), run.kill, [run.rng.choice(victims)])
+        killer.start()
+        tasks = [submit() for _ in range(4)]
+        for task in tasks:
+            task.right = expect(task)
+        killer.join()
+        run.settle(pool, tasks, failures=1)
+        run.good(pool, 4)
+
+
+@scenario("a worker is killed while it reads large arguments")
+def kill_reading(run):
+    blob = b"a" + bytes(LARGE) + b"z"
+    with closing(run, run.pool()) as pool:
+        right = len(blob), b"a", b"z"
+        killed_at_random(run, pool, lambda: run.submit(pool, measure, blob, may=DIED), lambda task: right)
+
+
+@scenario("a worker is killed while it writes a large result")
+def kill_writing(run):
+    with closing(run, run.pool()) as pool:
+        killed_at_random(
+            run,
+            pool,
+            lambda: run.submit(pool, produce, LARGE, may=DIED),
+            lambda task: bytes([task.number % 251]) * LARGE,
+        )
+
+
+@scenario("workers are killed at random instants under load")
+def kill_load(run):
+    """64 tasks are under way at any time; each kill may cost one."""
+    wanted, kills = run.scaled(50, 1000), 0
+    stop = threading.Event()
+    failed = 0
+    window = deque()
+
+    def killer():
+        nonlocal kills
+        while kills < wanted and not stop.wait(run.rng.expovariate(1 / 0.012)):
+            living = ledger.workers()
+            if living:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.rng.choice(living), signal.SIGKILL)
+                    kills += 1
+
+    ledger = Ledger(run.ledger.file)  # of that thread
+    with closing(run, run.pool()) as pool:
+        run.warm(pool)
+        thread = threading.Thread(target=killer, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive() or window:
+                while thread.is_alive() and len(window) < 64:
+                    window.append(run.submit(pool, step, run.rng.choice((0, 0, 0.001, 0.005)), may=DIED))
+                task = window.popleft()
+                run.fault()
+                run.fetch(pool, task, PATIENCE)
+                failed += task.error is not None
+                if failed > kills:
+                    run.judge(pool, [task])
+                    raise Broken(
+                        "breaks", f"{failed} tasks failed of {kills} kills, then: {task.error}"[:200]
+                    )
+                try:
+                    run.judge(pool, [task])
+                except Broken as broken:
+                    broken.detail += f", after {kills} kills"
+                    raise
+        finally:
+            stop.set()
+        thread.join()
+        run.fault()
+        run.good(pool, 20)
+    return {"detail": f"{kills} kills, {failed} of {run.numbers} tasks failed"}
+
+
+@scenario("a task calls os._exit()", "exit_in_task", func=leave, exitcode=3)
+@scenario("a task has a segmentation fault", "segfault", func=crash, exitcode=-signal.SIGSEGV)
+def death_from_within(run, func, exitcode):
+    with closing(run, run.pool()) as pool:
+        others = [run.submit(pool, step, 0.02) for _ in range(4)]
+        victim = run.submit(pool, func, must=DIED)
+        others += [run.submit(pool, step, 0.02) for _ in range(8)]
+        run.fault()
+        run.settle(pool, [victim, *others])
+        check_death(victim.error, run.where(victim), exitcode)
+        run.good(pool)
+
+
+@scenario("a worker is stopped (SIGSTOP), later killed")
+def stopped(run):
+    with closing(run, run.pool()) as pool:
+        victim = run.submit(pool, step, 0.3, must=DIED)
+        others = [run.submit(pool, step, 0.02) for _ in range(6)]
+        pid = run.where(victim)
+        run.kill(pid, signal.SIGSTOP)
+        run.settle(pool, others)
+        run.good(pool)
+        run.kill(pid)
+        run.settle(pool, [victim])
+        run.good(pool)
+
+
+# What cannot be pickled
+
+
+def one_bad_task(run, func, *args):
+    with closing(run, run.pool()) as pool:
+        for _ in range(2 * WORKERS):  # as often as there are workers, and more: each time may cost one
+            run.fault()
+            tasks = [run.submit(pool), run.submit(pool, func, *args, must=PICKLE), run.submit(pool)]
+            run.settle(pool, tasks)
+            run.good(pool, 4)
+
+
+@scenario("an argument cannot be pickled")
+def pickle_argument(run):
+    one_bad_task(run, measure, Unpicklable())
+
+
+@scenario("a result cannot be pickled")
+def pickle_result(run):
+    one_bad_task(run, hand_back, Unpicklable)
+
+
+@scenario("an exception cannot be pickled")
+def pickle_exception(run):
+    one_bad_task(run, fail, UnpicklableError)
+
+
+@scenario("an argument cannot be unpickled by the worker")
+def unpickle_argument(run):
+    one_bad_task(run, measure, Poison(os.getpid(), False))
+
+
+class PoisonMaker:
+    def __init__(self, home):
+        self.home = home
+
+    def __call__(self, parent):
+        return Poison(self.home, True)
+
+
+@scenario("a result cannot be unpickled by the parent")
+def unpickle_result(run):
+    one_bad_task(run, hand_back, PoisonMaker(os.getpid()))
+
+
+@scenario("an exception cannot be unpickled by the parent")
+def unpickle_exception(run):
+    one_bad_task(run, fail, two_arguments)
+
+
+# Initializers
+
+
+def initializer_scenarios():
+    for what, func in (("raises", raise_at_once), ("exits", exit_at_once)):
+        for how in ("wait", "nowait", "cancel"):
+            title = f"the initializer {what}; shutdown: {how}"
+            scenario(title, f"initializer_{what}_{how}", func=func, how=how)(failing_initializer)
+
+
+def failing_initializer(run, func, how):
+    run.fault()
+    pool = run.pool(initializer=func)
+    tasks = [run.submit(pool, must=INITIALIZER) for _ in range(6)]
+    if how == "wait":
+        run.settle(pool, tasks)
+        run.fault()
+    with no_longer_than(PATIENCE, f"closing ({how})"):
+        pool.close(how)
+    if how != "wait":
+        run.collect(pool, tasks)
+        late = [task for task in tasks if task.late]
+        if late:
+            raise Broken("lost", f"{len(late)} of {len(tasks)} tasks without an answer after closing")
+        run.judge(pool, tasks)
+    if time.monotonic() - run.faulted > PROMISED:
+        raise Broken("slow", f"{time.monotonic() - run.faulted:.1f} s")
+
+
+initializer_scenarios()
+
+
+# The program itself
+
+
+@scenario("Ctrl-C to all processes during map")
+def control_c(run):
+    def interrupt():
+        run.fault()
+        os.killpg(0, signal.SIGINT)
+
+    threading.Timer(0.5, interrupt).start()
+    interrupted = False
+    with no_longer_than(PATIENCE + 0.5, "Ctrl-C"):
+        try:
+            pool = run.pool()
+            with pool.pool:
+                pool.map(Numbered(run.path), range(1000, 2000))
+        except KeyboardInterrupt:
+            interrupted = True
+    spent = time.monotonic() - run.faulted
+    if not interrupted:
+        raise Broken("wrong", "map() ended as if nothing had happened")
+    run.check_once()
+    if spent > PROMISED:
+        raise Broken("slow", f"{spent:.1f} s")
+
+
+class Numbered:
+    """step() of a number alone, for map()."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def __call__(self, number):
+        return step(self.ledger, number, 0.02)
+
+
+@scenario("the interpreter ends with tasks pending")
+def exit_pending(run):
+    pool = run.pool()
+    for _ in range(30):
+        run.submit(pool, step, 0.05)
+    globals()["kept"] = pool  # alive at the end, as a global of a program is
+    return {"ended": 30 if "finishes" in run.adapter.can else 0, "unclosed": True}
+
+
+@scenario("a pool is dropped without being closed")
+def dropped(run):
+    pool = run.pool()
+    run.warm(pool)
+    workers = run.ledger.workers()
+    pool = None
+    gc.collect()
+
+    def gone():
+        alive = descendants(os.getpid())
+        return not any(alive.get(pid, "Z") not in "ZX" for pid in workers)
+
+    try:
+        wait_until(gone, "the workers are gone", PROMISED)
+    except AssertionError:
+        raise Broken("orphan", f"workers live on in a program that goes on: {len(workers)}") from None
+
+
+@scenario("a pool starts while a thread holds a lock that the tasks take", "lock_task", func=locked)
+@scenario("a pool starts while a thread holds the logging lock", "lock_logging", func=logged)
+def held_lock(run, func):
+    """The lock is held until all is over; in the workers, nobody holds it."""
+    handler = logging.StreamHandler(open(os.devnull, "w"))  # noqa: SIM115
+    logging.getLogger().addHandler(handler)
+    taken, give_back = threading.Event(), threading.Event()
+
+    def hold():
+        lock = LOCK if func is locked else handler.lock
+        with lock:
+            taken.set()
+            give_back.wait()
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    taken.wait()
+    run.fault()
+    with closing(run, run.pool()) as pool:
+        run.settle(pool, [run.submit(pool, func) for _ in range(6)])
+    give_back.set()
+    holder.join()
+
+
+@scenario("the parent is killed (-9), workers idle", "parent_killed_idle", pause=None)
+@scenario("the parent is killed (-9), workers busy", "parent_killed_busy", pause=30.0)
+def parent_killed(run, pause):
+    pool = run.pool()
+    run.warm(pool)
+    if pause:
+        for task in [run.submit(pool, step, pause) for _ in range(WORKERS)]:
+            run.where(task)
+    tell({"outcome": "ok", "detail": "", "killed": True})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@scenario("a task makes a pool of its own")
+def pool_in_pool(run):
+    with closing(run, run.pool()) as pool:
+        tasks = [run.submit(pool, nested, run.adapter.name, 0.0) for _ in range(2)]
+        for task in tasks:
+            task.right = sum((task.number + 1000 * n) ** 2 for n in (1, 2, 3))
+        for task in tasks:
+            run.fetch(pool, task, PATIENCE)
+            if "daemonic" in str(task.error):
+                raise Broken("n/a", str(task.error))
+        run.judge(pool, tasks)
+
+
+@scenario("the parent of a pool within a pool is killed (-9)")
+def parent_killed_nested(run):
+    pool = run.pool()
+    task = run.submit(pool, nested, run.adapter.name, 30.0)
+    run.where(task)
+
+    def inner():
+        run.ledger.look()
+        run.fetch(pool, task, 0.01)
+        return any(number > 1000 for number in run.ledger.begun) or task.error
+
+    wait_until(inner, "the inner pool runs", PATIENCE)
+    if task.error:
+        raise Broken("n/a" if "daemonic" in str(task.error) else "wrong", str(task.error))
+    tell({"outcome": "ok", "detail": "", "killed": True})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@scenario("the program forks beside a pool, the child exits")
+def fork_beside(run):
+    import warnings
+
+    warnings.simplefilter("ignore")
+    with closing(run, run.pool()) as pool:
+        run.warm(pool)
+        for leave_by in (os._exit, sys.exit):
+            run.fault()
+            busy = [run.submit(pool, step, 0.05) for _ in range(6)]
+            pid = os.fork()
+            if not pid:
+                signal.alarm(4)
+                leave_by(0)
+            status = os.waitpid(pid, 0)[1]
+            if status:
+                raise Broken("hang", f"the forked child does not end ({leave_by.__name__}): {status}")
+            run.settle(pool, busy)
+            run.good(pool)
+
+
+# Limits
+
+
+@scenario("a task takes more memory than its worker may")
+def memory_limit(run):
+    if "memory" not in run.adapter.can:
+        raise Broken("n/a", "there is no such parameter")
+    with closing(run, run.pool(memory=300_000_000)) as pool:
+        run.fault()
+        victim = run.submit(pool, hog, 600_000_000, must=r"memory")
+        others = [run.submit(pool, step, 0.02) for _ in range(6)]
+        run.settle(pool, [victim, *others])
+        run.good(pool)
+
+
+@scenario("the system gives a task no memory (RLIMIT_AS)", "memory_task", func=hog, size=900_000_000)
+@scenario(
+    "the system gives a worker no memory for an argument", "memory_argument", func=measure, size=300_000_000
+)
+def no_memory(run, func, size):
+    with closing(run, run.pool(initializer=limit_memory, initargs=(250_000_000,))) as pool:
+        run.warm(pool)
+        run.fault()
+        # Where a worker maps the argument, it may have room for it after all.
+        if func is hog:
+            victim = run.submit(pool, hog, size, must=r"memory|" + DIED)
+        else:
+            victim = run.submit(pool, measure, bytes(size), right=(size, b"\0", b"\0"), may=r"memory|" + DIED)
+        others = [run.submit(pool, step, 0.02) for _ in range(6)]
+        run.settle(pool, [victim, *others])
+        run.good(pool)
+
+
+def descriptors():
+    return set(os.listdir("/proc/self/fd"))
+
+
+@contextlib.contextmanager
+def descriptors_left(count):
+    """So many are free, and no more: free numbers below the highest are filled."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    filler = [os.open(os.devnull, os.O_RDONLY) for _ in range(max(used) + 1 - len(used))]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(descriptors()) - 1 + count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for file in filler:
+            os.close(file)
+
+
+@scenario("no descriptor is free when the pool starts")
+def descriptors_start(run):
+    before = descriptors()
+    for free in range(0, 40, 1 if run.scale >= 10 else 4):
+        run.fault()
+        with descriptors_left(free):
+            try:
+                with no_longer_than(PATIENCE, f"the start with {free} free descriptors"):
+                    pool = run.pool()
+            except Broken:
+                raise
+            except Exception as error:
+                if not re.search(LIMIT, f"{type(error).__name__}: {error}", re.I):
+                    raise Broken("unnamed", f"{type(error).__name__}: {error}") from None
+                continue
+            tasks = [run.submit(pool, step, may=LIMIT) for _ in range(3)]
+            run.collect(pool, tasks)
+        run.settle(pool, tasks)
+        with no_longer_than(PATIENCE, f"closing after {free} free descriptors"):
+            pool.close("wait")
+        pool = None
+    check_descriptors(before)
+    with closing(run, run.pool()) as pool:
+        run.fault()
+        run.good(pool)
+
+
+@scenario("no descriptor is free when a worker is to be replaced")
+def descriptors_refill(run):
+    with closing(run, run.pool()) as pool:
+        victims = run.warm(pool)
+        with descriptors_left(0):
+            run.kill(victims[0])
+            tasks = [run.submit(pool, step, 0.02, may=LIMIT) for _ in range(6)]
+            run.collect(pool, tasks)
+        run.settle(pool, tasks)
+        run.fault()
+        run.good(pool)
+
+
+@scenario("/dev/shm is full")
+def full_shm(run):
+    if os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize > 1 << 30:
+        raise Broken("n/a", "needs a /dev/shm of its own, and so the right to mount")
+    with open("/dev/shm/filler", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    run.fault()
+    try:
+        pool = run.pool()
+    except Exception as error:
+        if not re.search(LIMIT, f"{type(error).__name__}: {error}", re.I):
+            raise Broken("unnamed", f"{type(error).__name__}: {error}") from None
+        pool = None
+    if pool is not None:
+        tasks = [run.submit(pool, step, may=LIMIT) for _ in range(3)]
+        tasks.append(
+            run.submit(pool, measure, b"a" + bytes(LARGE), right=(LARGE + 1, b"a", b"\0"), may=LIMIT)
+        )
+        tasks.append(run.submit(pool, produce, LARGE, may=LIMIT))
+        tasks[-1].right = bytes([tasks[-1].number % 251]) * LARGE
+        run.settle(pool, tasks)
+    os.unlink("/dev/shm/filler")
+    if pool is not None:
+        with closing(run, pool):
+            run.fault()
+            run.good(pool)
+
+
+@scenario("pools come and go, closed in every way")
+def come_and_go(run):
+    for how in ("wait", "nowait", "cancel") * run.scaled(1, 10):
+        with closing(run, run.pool(), how) as pool:
+            run.fault()
+            run.good(pool)
+
+
+# The process of a scenario
+
+
+def tell(what):
+    print(json.dumps(what), flush=True)
+
+
+def settled(condition, seconds=PROMISED):
+    try:
+        wait_until(condition, timeout=seconds)
+    except AssertionError:
+        return False
+    return True
+
+
+def check_clean(before):
+    """No dead child that nobody waits for, and no descriptor more than before."""
+
+    def dead_children():
+        return [pid for pid, (parent, state) in parents().items() if parent == os.getpid() and state in "ZX"]
+
+    if not settled(lambda: not dead_children()):
+        raise Broken("zombie", f"dead children: {len(dead_children())}")
+    check_descriptors(before)
+
+
+def check_descriptors(before):
+    def left():
+        gc.collect()
+        found = {}
+        for name in descriptors() - before:
+            with contextlib.suppress(OSError):  # the one of the listing itself
+                found[name] = os.readlink(f"/proc/self/fd/{name}")
+        return found
+
+    if not settled(lambda: not left()):
+        raise Broken("leak", f"descriptors: {sorted(left().values())}"[:200])
+
+
+def main():
+    name, adapter, seed, folder, scale = sys.argv[1:]
+    run = Run(pool_adapters.ADAPTERS[adapter], seed, folder, float(scale))
+    # What a library makes once and keeps, it has made after this.
+    with run.adapter(1) as pool:
+        run.settle(pool, [run.submit(pool)])
+    pool = None
+    gc.collect()
+    before = descriptors()
+    found = {"outcome": "ok", "detail": ""}
+    try:
+        extra = SCENARIOS[name][1](run) or {}
+        found.update(extra)
+        if not extra.get("unclosed"):
+            check_clean(before)
+    except Broken as broken:
+        found = {"outcome": broken.outcome, "detail": broken.detail}
+    tell(found)
+    if found["outcome"] != "ok":
+        os._exit(0)  # The harm is known; the end may hang, and the runner clears up.
+
+
+if __name__ == "__main__":
+    # The workers find the tasks in a module that they can import, whatever their start method.
+    import pool_scenarios
+
+    pool_scenarios.main()
