@@ -8,6 +8,7 @@ An adapter is a class: `Adapter(workers, initializer=None, initargs=())` makes a
     close("wait")                no more tasks; ends when all tasks have ended
     close("nowait")              no more tasks; returns at once
     close("cancel")              drops what has not begun, and ends
+    closes                       which of these it has
 
 `can` names what only some have: "memory" (a limit for each worker), "finishes" (pending tasks are run to their end when
 the program ends). A library that is not installed is left out; `find` gives those that are there.
@@ -15,6 +16,7 @@ the program ends). A library that is not installed is left out; `find` gives tho
 
 import concurrent.futures
 import functools
+import importlib
 import multiprocessing
 
 
@@ -24,6 +26,7 @@ class Late(Exception):
 
 class Adapter:
     can = frozenset()
+    closes = ("wait", "nowait", "cancel")
     late = (TimeoutError, multiprocessing.TimeoutError)
 
     def __enter__(self):
@@ -175,7 +178,6 @@ class Billiard(Pool):
 
 class Pebble(Adapter):
     name, title = "pebble", "pebble"
-    can = frozenset({"finishes"})
 
     def __init__(self, workers, initializer=None, initargs=()):
         from pebble import ProcessPool
@@ -205,6 +207,7 @@ class Pebble(Adapter):
 
 class Mpire(Adapter):
     name, title = "mpire", "mpire"
+    closes = ("wait", "cancel")
 
     def __init__(self, workers, initializer=None, initargs=()):
         from mpire import WorkerPool
@@ -222,10 +225,7 @@ class Mpire(Adapter):
         return self.pool.map(func, items, chunk_size=1, worker_init=self.begin)
 
     def close(self, how):
-        if how == "cancel":
-            self.pool.terminate()
-        elif how == "wait":
-            self.pool.stop_and_join()
+        self.pool.terminate() if how == "cancel" else self.pool.stop_and_join()
 
     @staticmethod
     def there():
@@ -239,6 +239,12 @@ ADAPTERS = {
     adapter.name: adapter
     for adapter in (RaddleExecutor, RaddlePool, StdlibPool, StdlibExecutor, Loky, Pebble, Mpire, Billiard)
 }
+
+
+def load(name):
+    """The adapter of that name, or the class "module:name"."""
+    module, colon, member = name.partition(":")
+    return getattr(importlib.import_module(module), member) if colon else ADAPTERS[name]
 
 
 def find(name):

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from pool_scenarios import PROMISED, descendants, settled  # noqa: E402
+from pool_run import PROMISED, descendants, settled  # noqa: E402
 
 #: Seconds for one scenario at scale 1, and for each step of the scale beyond.
 LIMIT, LIMIT_STEP = 40, 15
@@ -110,8 +110,10 @@ def judge(name, library, seed, scale, folder):
             start_new_session=True,
         )
         limit = LIMIT + LIMIT_STEP * scale
+        ended = None
         try:
             process.wait(limit)
+            ended = time.time()
         except subprocess.TimeoutExpired:
             pass
     told = [
@@ -128,12 +130,14 @@ def judge(name, library, seed, scale, folder):
         return "crash", f"exit {process.returncode} {' '.join(last)}"[:200]
     if found["outcome"] != "ok":
         return found["outcome"], found["detail"]
+    if ended - found["when"] > PROMISED:
+        return "slow", f"the program ended {ended - found['when']:.1f} s after its last line"
     if not settled(lambda: not left_behind(), PROMISED):
         left = left_behind()
         return "orphan", f"{len(left)} left, the first: {command_of(min(left))}"
     if found.get("ended"):
         lines = Path(folder, "ledger").read_text().split("\n")
-        ended = sum(line.startswith("end ") for line in lines) - 1  # one was run before
+        ended = sum(line.startswith("end ") for line in lines) - 2  # of the pools before
         if ended != found["ended"]:
             return "lost", f"{ended} of {found['ended']} tasks were done"
     left_files = files(temporary) | (files("/dev/shm") - shared_before if own else set())

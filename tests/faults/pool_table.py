@@ -23,7 +23,8 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import pool_adapters  # noqa: E402
-from pool_scenarios import OUTCOMES, SCENARIOS  # noqa: E402
+from pool_run import OUTCOMES  # noqa: E402
+from pool_scenarios import SCENARIOS  # noqa: E402
 
 PAGE = ROOT / "docs" / "faults.md"
 

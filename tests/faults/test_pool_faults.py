@@ -1,0 +1,42 @@
+"""Process pools under faults: each scenario of pool_scenarios.py, in its short form. `make chaos` runs the long one.
+
+RADDLE_STRESS=20 makes it 1,000 kills under load. A failure prints the line that repeats it.
+"""
+
+import pool_adapters
+import pytest
+from pool_mutants import MUTANTS
+from pool_scenarios import SCENARIOS
+from pool_table import run
+
+from tools import SEED, STRESS
+
+pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(120 + 20 * STRESS)]
+
+POOLS = ("raddle", "raddle_pool")
+
+#: What one of the two does not have.
+NOT_OFFERED = {("memory_limit", "raddle_pool")}
+
+
+def check(name, library, expected):
+    found = run(name, library, SEED, STRESS, errors=True)
+    assert found["outcome"] == expected, (
+        f"{found['outcome']}: {found['detail']}\n"
+        f"python tests/faults/pool_runner.py {name} {library} --seed {SEED} --scale {STRESS:g} --errors\n"
+        f"{found['errors']}"
+    )
+
+
+@pytest.mark.parametrize("library", POOLS)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_was_promised_is_kept(name, library):
+    if not pool_adapters.find(library):
+        pytest.skip("raddle has no process pool of its own yet")
+    check(name, library, "n/a" if (name, library) in NOT_OFFERED else "ok")
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_runner_finds(name):
+    """A pool that breaks one promise, in a scenario that all pools pass."""
+    check("come_and_go", f"pool_mutants:{name}", MUTANTS[name].expected)
