@@ -12,4 +12,7 @@ costs nothing at the call.
     put_all(queue, items), get_all(queue, n)      the best the package has for a batch
     scheduler()                                   sched.scheduler
     Future ThreadPoolExecutor wait as_completed   as in concurrent.futures
+    ProcessQueue ProcessPipe ProcessPool          Queue, Pipe and Pool of multiprocessing
+    get_context, quick_method                     as in multiprocessing; the start method that is quickest
+    ProcessPoolExecutor(workers)                  submit() of concurrent.futures
 """
