@@ -4,6 +4,7 @@ So workers are found, and executions counted, without asking the library.
 """
 
 import contextlib
+import faulthandler
 import gc
 import os
 import random
@@ -203,6 +204,7 @@ class Run:
     def judge(self, pool, tasks, failures=None):
         late = [task for task in tasks if task.late]
         if late:
+            faulthandler.dump_traceback()
             probe = self.submit(pool)
             self.fetch(pool, probe, PATIENCE / 2)
             works = not probe.late and probe.error is None
@@ -264,6 +266,7 @@ def no_longer_than(seconds, doing):
     """The block has to end in time. Where it waits without listening to signals, the runner's limit is left."""
 
     def late(signum, frame):
+        faulthandler.dump_traceback()
         raise Broken("hang", f"{doing} does not end")
 
     previous = signal.signal(signal.SIGALRM, late)
