@@ -28,7 +28,7 @@ from pool_scenarios import SCENARIOS  # noqa: E402
 
 PAGE = ROOT / "docs" / "faults.md"
 
-#: 1,000 kills under load, and a hundred in each phase of the life of a large message.
+#: 1,000 kills under load, and a hundred in each direction of large messages.
 FULL = 20.0
 
 
