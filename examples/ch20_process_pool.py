@@ -13,34 +13,10 @@ import signal
 from raddle.concurrent.futures import WorkerDied
 from raddle.multiprocessing import Pool
 
-TEXT = [
-    "the",
-    "raddle",
-    "is",
-    "the",
-    "comb",
-    "that",
-    "keeps",
-    "the",
-    "threads",
-    "of",
-    "a",
-    "loom",
-    "apart",
-    "so",
-    "that",
-    "they",
-    "do",
-    "not",
-    "tangle",
-    "and",
-    "so",
-    "that",
-    "the",
-    "cloth",
-    "is",
-    "even",
-]
+TEXT = (
+    "the raddle is the comb that keeps the threads of a loom apart "
+    "so that they do not tangle and so that the cloth is even"
+)
 
 
 def divisors(number):
@@ -74,7 +50,7 @@ def main():
         print("in another process:", pool.apply(os.getpid) != os.getpid())
 
         # imap gives each result when it is its turn, imap_unordered as soon as it is there; a chunk is one message.
-        counts = dict(pool.imap_unordered(vowels, TEXT, chunksize=5))
+        counts = dict(pool.imap_unordered(vowels, TEXT.split(), chunksize=5))
         print("vowels in 'threads':", counts["threads"], "- words:", len(counts))
 
     # apply_async does not wait. A callback gets the result, an error_callback the exception.
