@@ -168,6 +168,7 @@ ALLOWED = {
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
     "multiprocessing/__init__": {"multiprocessing", "queue"},
+    "multiprocessing/_lifeline": set(),
     "multiprocessing/_pickling": set(),
     "multiprocessing/connection": {"_raddle", "multiprocessing"},
     "multiprocessing/context": {"multiprocessing"},

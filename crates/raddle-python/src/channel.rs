@@ -96,7 +96,7 @@ impl Drop for Borrowed {
     }
 }
 
-fn failed(error: std::io::Error) -> PyErr {
+pub(crate) fn failed(error: std::io::Error) -> PyErr {
     match error.raw_os_error() {
         Some(number) => {
             let text = error.to_string();
@@ -337,7 +337,7 @@ fn asked_patience(block: bool, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<P
 }
 
 /// Runs `with` on the bytes of each part: one object, or a list of them.
-fn with_parts<R>(data: &Bound<'_, PyAny>, with: impl FnOnce(&[&[u8]]) -> PyResult<R>) -> PyResult<R> {
+pub(crate) fn with_parts<R>(data: &Bound<'_, PyAny>, with: impl FnOnce(&[&[u8]]) -> PyResult<R>) -> PyResult<R> {
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         return with(&[bytes.as_bytes()]);
     }
@@ -435,6 +435,19 @@ impl PyChannel {
         let received =
             this.get().receive_bytes(this.py(), this.as_ptr() as usize, patience, most.unwrap_or(usize::MAX))?;
         Ok(received.map(|(data, _)| data))
+    }
+
+    /// The next message as it is: its tag and its bytes.
+    fn receive_message<'py>(this: &Bound<'py, Self>) -> PyResult<(u8, Bound<'py, PyAny>)> {
+        let patience = Patience::Until(Deadline::NEVER);
+        let received = this.get().receive_bytes(this.py(), this.as_ptr() as usize, patience, usize::MAX)?;
+        let (data, tag) = received.expect("there is room for any");
+        Ok((tag, data))
+    }
+
+    /// The number that the other side has left beside the messages; 0 if none.
+    fn requested(&self) -> PyResult<u64> {
+        Ok(self.ends()?.incoming.requested())
     }
 
     /// Writes the bytes of the next message to a buffer: how many. If there is too little room, the bytes themselves.

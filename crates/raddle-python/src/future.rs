@@ -19,10 +19,12 @@ use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString, PyTypeMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::future::{Completion, Refused, Stage};
 use raddle::park::{Deadline, Parking, Stop, generation};
+use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
+use raddle::workers::Reply;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What is told of the end.
@@ -74,9 +76,11 @@ pub(crate) struct PyFuture {
     pub(crate) token: Place,
     /// Set before anybody else sees the future, and never changed.
     pool: OnceLock<Arc<Pool>>,
+    /// Likewise, where the task is run by another process.
+    remote: OnceLock<Box<Remote>>,
     pub(crate) submitted_at: AtomicU32,
     /// When it was submitted, in nanoseconds of the monotonic clock.
-    pub(crate) submitted: std::sync::atomic::AtomicU64,
+    pub(crate) submitted: AtomicU64,
     /// The thread that runs it, and in which epoch it began.
     pub(crate) runner: AtomicUsize,
     runner_epoch: AtomicU32,
@@ -237,6 +241,124 @@ impl Resource for PyFuture {
 
 // Ends
 
+/// A task that another process runs.
+pub(crate) struct Remote {
+    workers: Arc<dyn Workers>,
+    id: AtomicU64,
+    /// What that process has sent, until somebody looks at the value.
+    reply: Spin<Option<Arc<Reply>>>,
+}
+
+/// Who has a task run by another process.
+pub(crate) trait Workers: Send + Sync {
+    /// Asks the task to stop; false if it is over.
+    fn stop(&self, id: u64) -> bool;
+}
+
+/// What is left to do, attached, after a reply has arrived.
+pub(crate) enum Rest {
+    /// Nothing but giving the reference back.
+    Nothing,
+    /// Somebody listens.
+    Tell,
+    /// The future is held: it is to be settled under its lock.
+    Settle,
+    /// Likewise, and nothing has been done.
+    End(Reply),
+}
+
+/// A new future of a task that another process is to run.
+pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<dyn Workers>) -> PyResult<Item> {
+    let ty = names()?.future.as_ptr();
+    let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
+    // SAFETY: just made.
+    let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
+    let _ = future.remote.set(Box::new(Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) }));
+    future.function.set(name);
+    Ok(item)
+}
+
+impl PyFuture {
+    /// The name of the task's function, where another process runs it.
+    pub(crate) fn task_name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.remote.get().and_then(|_| self.function.get(py))
+    }
+
+    /// The number of its task.
+    pub(crate) fn set_remote_id(&self, id: u64) {
+        if let Some(remote) = self.remote.get() {
+            remote.id.store(id, Ordering::Release);
+        }
+    }
+
+    /// A reply has come. Needs not be attached.
+    pub(crate) fn arrive(&self, reply: Reply) -> Rest {
+        match self.completion.claim(false) {
+            Ok(()) => {}
+            Err(Refused::Held) => return Rest::End(reply),
+            Err(Refused::Stage(_)) => return Rest::Nothing,
+        }
+        self.keep(reply);
+        match self.completion.settle(Stage::Finished, false) {
+            Ok(true) => Rest::Tell,
+            Ok(false) | Err(Refused::Stage(_)) => Rest::Nothing,
+            Err(Refused::Held) => Rest::Settle,
+        }
+    }
+
+    fn keep(&self, reply: Reply) {
+        if reply.kind == raddle::workers::kind::RAISED {
+            self.flags.fetch_or(FAILED, Ordering::AcqRel);
+        }
+        if let Some(remote) = self.remote.get() {
+            *remote.reply.lock() = Some(Arc::new(reply));
+        }
+    }
+
+    /// Makes the value of what has arrived, if nobody has.
+    ///
+    /// # Errors
+    /// What is no `Exception`, as a Ctrl-C meanwhile. All others become the value.
+    fn unpack(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(remote) = self.remote.get() else { return Ok(()) };
+        let Some(reply) = remote.reply.lock().clone() else { return Ok(()) };
+        let (value, failed) = match crate::workers::decode(py, &reply) {
+            Ok(value) => (value, self.is_failed()),
+            Err(error) if error.is_instance_of::<PyException>(py) => (into_value(py, error), true),
+            Err(error) => return Err(error),
+        };
+        if failed {
+            self.flags.fetch_or(FAILED, Ordering::AcqRel);
+        }
+        let kept = self.value.get_or_put(value);
+        gil::release(kept);
+        let unpacked = remote.reply.lock().take();
+        drop(unpacked);
+        Ok(())
+    }
+}
+
+/// Does what is left, attached.
+pub(crate) fn finish_remote(py: Python<'_>, this: Me<'_>, rest: Rest) -> PyResult<()> {
+    match rest {
+        Rest::Nothing => Ok(()),
+        Rest::Tell => {
+            tell_collectors(py, this);
+            call_back(py, this)
+        }
+        Rest::Settle => settle(py, this, None, Stage::Finished, method_of(this.is_failed())),
+        Rest::End(reply) => {
+            let method = method_of(reply.kind == raddle::workers::kind::RAISED);
+            end(py, this, Stage::Finished, method, || this.keep(reply)).map(drop)
+        }
+    }
+}
+
+/// How waiters of a held future are told.
+fn method_of(failed: bool) -> &'static str {
+    if failed { "add_exception" } else { "add_result" }
+}
+
 /// The condition of a held future, taken.
 type Lock<'py> = Option<Bound<'py, PyAny>>;
 
@@ -284,8 +406,14 @@ fn end(py: Python<'_>, this: Me<'_>, stage: Stage, method: &str, store: impl FnO
         return Ok(false);
     }
     store();
+    settle(py, this, lock, stage, method)?;
+    Ok(true)
+}
+
+/// The second half of an end: the future is claimed.
+fn settle<'py>(py: Python<'py>, this: Me<'_>, mut lock: Lock<'py>, stage: Stage, method: &str) -> PyResult<()> {
     let listened = match step(py, this, &mut lock, |locked| this.completion.settle(stage, locked)) {
-        Ok(listened) => listened.expect("claimed above"),
+        Ok(listened) => listened.expect("claimed before"),
         Err(error) => {
             // The lock could not be had. The future is over all the same.
             let _ = this.completion.settle(stage, true);
@@ -297,7 +425,7 @@ fn end(py: Python<'_>, this: Me<'_>, stage: Stage, method: &str, store: impl FnO
         tell_collectors(py, this);
         call_back(py, this)?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Tells the collectors, once it is finished or cancelled and acknowledged.
@@ -369,7 +497,7 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
 pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, failed: bool) -> PyResult<bool> {
-    end(py, this, Stage::Finished, if failed { "add_exception" } else { "add_result" }, || {
+    end(py, this, Stage::Finished, method_of(failed), || {
         match this.value.is_empty() {
             true => this.value.fill(value.into_ptr()),
             false => this.value.put(value.into_ptr()),
@@ -442,6 +570,7 @@ fn condition<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> 
 fn outcome<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> {
     match this.completion.stage() {
         Stage::Finished => {
+            this.unpack(py)?;
             if let Some(error) = this.exception(py) {
                 return Err(PyErr::from_value(error));
             }
@@ -536,7 +665,10 @@ fast!(py_exception, PyFuture, |py, this, fast| {
         return Err(pyo3::exceptions::PyTimeoutError::new_err(()));
     }
     match this.completion.stage() {
-        Stage::Finished => Ok(this.exception(py).map_or_else(none, Bound::into_ptr)),
+        Stage::Finished => {
+            this.unpack(py)?;
+            Ok(this.exception(py).map_or_else(none, Bound::into_ptr))
+        }
         _ => Err(error_of(py, |names| &names.cancelled)),
     }
 });
@@ -546,10 +678,19 @@ fast!(py_cancel, PyFuture, |py, this, fast| {
     if cancel(py, this)? {
         return Ok(boolean(true));
     }
-    if !args::truth(running.as_ref(), false)? || this.completion.is_done() || this.pool().is_none() {
+    if !args::truth(running.as_ref(), false)? || this.completion.is_done() {
         return Ok(boolean(false));
     }
-    cancel::ask_to_stop(py, this)?;
+    match this.remote.get() {
+        Some(remote) => {
+            let (workers, id) = (Arc::clone(&remote.workers), remote.id.load(Ordering::Acquire));
+            if !PyHost::unending().detached(|| workers.stop(id)) {
+                return Ok(boolean(false));
+            }
+        }
+        None if this.pool().is_none() => return Ok(boolean(false)),
+        None => cancel::ask_to_stop(py, this)?,
+    }
     if timeout.is_some() {
         // Asked to wait and see: whether the task has stopped.
         let over = wait(py, this, timeout.as_ref())?;
@@ -674,6 +815,7 @@ unsafe extern "C" fn py_set_state(object: *mut ffi::PyObject, value: *mut ffi::P
 }
 
 getter!(py_get_result, PyFuture, |py, this| {
+    this.unpack(py)?;
     let value = if this.is_failed() { None } else { this.value.get(py) };
     Ok(value.map_or_else(none, Bound::into_ptr))
 });
@@ -687,7 +829,10 @@ unsafe extern "C" fn py_put_result(object: *mut ffi::PyObject, value: *mut ffi::
     })
 }
 
-getter!(py_get_exception, PyFuture, |py, this| { Ok(this.exception(py).map_or_else(none, Bound::into_ptr)) });
+getter!(py_get_exception, PyFuture, |py, this| {
+    this.unpack(py)?;
+    Ok(this.exception(py).map_or_else(none, Bound::into_ptr))
+});
 
 unsafe extern "C" fn py_put_exception(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
@@ -756,7 +901,13 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             stage => state_name(stage).to_lowercase(),
         };
         let kind = |value: &Bound<'_, PyAny>| value.get_type().name().map(|name| name.to_string());
+        let unread = this.remote.get().is_some_and(|remote| remote.reply.lock().is_some());
         let value = match (stage, this.value.get(py)) {
+            // Unpacking it would run code.
+            (Stage::Finished, None) if unread && this.is_failed() => {
+                " raised an exception not yet unpickled".to_owned()
+            }
+            (Stage::Finished, None) if unread => " returned an object not yet unpickled".to_owned(),
             (Stage::Finished, Some(value)) if this.is_failed() => format!(" raised {}", kind(&value)?),
             (Stage::Finished, Some(value)) => format!(" returned {}", kind(&value)?),
             (Stage::Finished, None) => " returned NoneType".to_owned(),
@@ -785,8 +936,9 @@ impl Native for PyFuture {
             context: Place::empty(),
             token: Place::empty(),
             pool: OnceLock::new(),
+            remote: OnceLock::new(),
             submitted_at: AtomicU32::new(0),
-            submitted: std::sync::atomic::AtomicU64::new(0),
+            submitted: AtomicU64::new(0),
             runner: AtomicUsize::new(0),
             runner_epoch: AtomicU32::new(0),
             generation: generation(),

@@ -28,6 +28,7 @@ mod special;
 mod thread;
 mod timer;
 mod types;
+mod workers;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -65,11 +66,15 @@ mod _raddle {
         select::add(module)?;
         let module = module.cast::<PyModule>()?;
         module.add_class::<channel::PyChannel>()?;
+        module.add_class::<workers::PyMessage>()?;
+        module.add_class::<workers::PyWorkers>()?;
         Ok(())
     }
 
     #[pymodule_export]
     use super::channel::{channel_event, channel_memory, wait_readable};
+    #[pymodule_export]
+    use super::workers::{set_message_decoder, task_name, worker_stop_signal};
 
     /// Says which files (by the beginnings of their paths) stand for whoever called them, and checks that call
     /// sites can be read fast; whether they can.

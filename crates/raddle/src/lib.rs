@@ -18,3 +18,5 @@ pub mod sync;
 pub mod thread;
 pub mod timer;
 pub mod trace;
+#[cfg(not(raddle_loom))]
+pub mod workers;

@@ -34,7 +34,7 @@ globals().update({name: getattr(_default, name) for name in _OWN})
 
 __all__ = [*_std.__all__, "ShutDown"]
 
-_SUBMODULES = ("connection", "context", "queues")
+_SUBMODULES = ("connection", "context", "pool", "queues")
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ Processes, start methods and everything else are the standard library's; setting
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from multiprocessing import context as _std
 from multiprocessing.context import (
     AuthenticationError,
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raddle.multiprocessing.connection import Connection
+    from raddle.multiprocessing.pool import Pool
     from raddle.multiprocessing.queues import JoinableQueue, Queue, SimpleQueue
 
 __all__ = [
@@ -65,17 +67,25 @@ class _Channels(_std.BaseContext):
 
         return SimpleQueue(ctx=self.get_context())
 
-    def Pool(self, *args: Any, **kwargs: Any) -> Any:
-        """A pool of worker processes: the standard library's, over its own queues."""
-        return _std.BaseContext.Pool(self._standard(), *args, **kwargs)
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> Pool:
+        """A pool of worker processes."""
+        from raddle.multiprocessing.pool import Pool
+
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self._of_pools())
 
     def get_context(self, method: str | None = None) -> Any:
         """This context, or the one with this start method."""
         return self if method is None else _of(super().get_context(method))
 
-    def _standard(self) -> Any:
-        """The standard library's context with the same start method."""
-        return _std._concrete_contexts[self._name]  # type: ignore[attr-defined]
+    def _of_pools(self) -> Any:
+        """The context that a pool's workers are started with; None: the pool decides."""
+        return self
 
 
 class ForkContext(_Channels, _std.ForkContext):
@@ -108,8 +118,8 @@ class DefaultContext(_Channels, _std.DefaultContext):
     def get_all_start_methods(self) -> list[str]:
         return _std._default_context.get_all_start_methods()
 
-    def _standard(self) -> Any:
-        return _std._default_context.get_context()
+    def _of_pools(self) -> Any:
+        return None
 
 
 _concrete: dict[str, _Channels] = {

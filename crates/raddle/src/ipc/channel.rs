@@ -638,6 +638,33 @@ impl Channel {
         Some(false)
     }
 
+    /// For who waits for several descriptors: the next message will make this one readable, or there is one already
+    /// (true). `heard`: it was readable a moment ago. None if a writer is at work; it is to be asked again soon.
+    ///
+    /// A writer that is killed may not ring any more. Whoever waits has to know of its death by other means.
+    pub fn arm(&self, heard: bool) -> Option<bool> {
+        self.try_arm(heard)
+    }
+
+    /// Frees what a process that has ended may have left locked.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn mend(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        self.wait_free(&self.header().readers, parking)?;
+        self.wait_free(&self.header().writers, parking)
+    }
+
+    /// Leaves a number for whoever reads, beside the messages.
+    pub fn request(&self, number: u64) {
+        self.header().request.store(number, Ordering::SeqCst);
+    }
+
+    /// The number left last; 0 if none was.
+    pub fn requested(&self) -> u64 {
+        self.header().request.load(Ordering::SeqCst)
+    }
+
     /// Keeps the descriptor exact from now on in this process: readable while there is something to take.
     pub fn select(&self) {
         self.selected.store(true, Ordering::Relaxed);

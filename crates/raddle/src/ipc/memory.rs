@@ -44,6 +44,8 @@ pub(crate) struct Header {
     pub(crate) bytes: AtomicU64,
     /// Whether some process selects the descriptor by means of its own.
     pub(crate) selected: AtomicU64,
+    /// A number that one process leaves for another.
+    pub(crate) request: AtomicU64,
     pub(crate) writers: Side,
     pub(crate) readers: Side,
 }
@@ -109,6 +111,7 @@ impl Memory {
                     items: AtomicU64::new(items),
                     bytes: AtomicU64::new(bytes),
                     selected: AtomicU64::new(0),
+                    request: AtomicU64::new(0),
                     writers: Side::new(),
                     readers: Side::new(),
                 });

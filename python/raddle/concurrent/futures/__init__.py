@@ -2,7 +2,7 @@
 
 ``Future`` and ``ThreadPoolExecutor`` are Rust types below subclasses of the standard library's, so that ``isinstance``,
 ``asyncio.wrap_future``, ``loop.set_default_executor`` and ``concurrent.futures.wait`` take them. ``Executor``, the
-exceptions and ``ProcessPoolExecutor`` are the standard library's own objects.
+exceptions are the standard library's own objects. ``ProcessPoolExecutor`` is loaded when it is first asked for.
 
 Beyond the standard library, see ``ThreadPoolExecutor``: bounded submission, the submitter's context, tasks that wait
 for tasks of their own pool, deadlines and cancelling (``raddle.cancel``), statistics, and no exception is lost.
@@ -11,6 +11,7 @@ for tasks of their own pool, deadlines and cancelling (``raddle.cancel``), stati
 from __future__ import annotations
 
 import concurrent.futures as _std
+import importlib
 from concurrent.futures import (
     ALL_COMPLETED,
     FIRST_COMPLETED,
@@ -19,14 +20,23 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     InvalidStateError,
-    ProcessPoolExecutor,
 )
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raddle.concurrent.futures._base import Future, as_completed, wait
 from raddle.concurrent.futures.thread import BrokenThreadPool, PoolStats, ThreadPoolExecutor
 
+if TYPE_CHECKING:
+    from raddle.concurrent.futures.process import (
+        MemoryLimitExceeded,
+        ProcessPoolExecutor,
+        ProcessPoolStats,
+        WorkerDied,
+    )
+
 TimeoutError = TimeoutError
+
+_OF_PROCESSES = ("MemoryLimitExceeded", "ProcessPoolExecutor", "ProcessPoolStats", "WorkerDied")
 
 __all__ = [
     "ALL_COMPLETED",
@@ -38,16 +48,23 @@ __all__ = [
     "Executor",
     "Future",
     "InvalidStateError",
+    "MemoryLimitExceeded",
     "PoolStats",
     "ProcessPoolExecutor",
+    "ProcessPoolStats",
     "ThreadPoolExecutor",
     "TimeoutError",
+    "WorkerDied",
     "as_completed",
     "wait",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OF_PROCESSES:
+        module = importlib.import_module("raddle.concurrent.futures.process")
+        found = globals()[name] = getattr(module, name)
+        return found
     # What newer Pythons have besides (InterpreterPoolExecutor), and private names that real programs read.
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

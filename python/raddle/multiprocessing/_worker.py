@@ -1,0 +1,164 @@
+"""A worker process of a pool: takes tasks from its channel, runs them, and replies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import process as _process
+from multiprocessing import reduction as _reduction
+from pickle import PicklingError
+from typing import Any
+
+from raddle import _raddle
+from raddle.multiprocessing._lifeline import hold
+from raddle.multiprocessing._pickling import BUFFERS, decode, dump_with_buffers, loads
+
+__all__ = ["SHIFT", "Ends", "Flavour", "Stopped", "decode_message", "main"]
+
+# What messages are, above the tag of the pickling: as the core has it.
+SHIFT = 3
+TASK, END = 0, 1
+RESULT, RAISED, READY, STOPPED, UNFIT = 0, 1, 2, 3, 4
+
+_NO_NUMBER = bytes(8)
+
+
+class Stopped(BaseException):
+    """Raised in a task that is to stop, where it is at that moment."""
+
+
+class Ends:
+    """The descriptors of a worker: its channels and its lifeline. Pickled while the worker is being started."""
+
+    def __init__(self, file: int, bell: int, lifeline: int) -> None:
+        self.descriptors = (file, bell, lifeline)
+
+    def __getstate__(self) -> Any:
+        return [_reduction.DupFd(descriptor) for descriptor in self.descriptors]
+
+    def __setstate__(self, state: Any) -> None:
+        self.descriptors = tuple(descriptor.detach() for descriptor in state)
+
+
+class Flavour:
+    """What differs between kinds of pools, in the worker.
+
+    Attributes:
+        wrap: makes of an exception, and its traceback, an object that is pickled.
+        unsendable: makes of an error in pickling, and the object, the exception that is sent in its place.
+    """
+
+    wrap: Callable[[BaseException, Any], Any]
+
+    @staticmethod
+    def unsendable(error: BaseException, obj: Any) -> BaseException:
+        return error
+
+    @staticmethod
+    def initializer_failed() -> None:
+        """Called while the exception is being handled."""
+
+
+def decode_message(tag: int, data: Any) -> Any:
+    """The object in a message without its number."""
+    return decode(tag, data) if tag == BUFFERS else loads(data)
+
+
+class _Worker:
+    def __init__(self, channel: _raddle.Channel, flavour: type[Flavour]) -> None:
+        self.channel = channel
+        self.flavour = flavour
+        #: The number of the task that runs; 0 if none does.
+        self.running = 0
+
+    def reply(self, kind: int, number: bytes, obj: Any) -> None:
+        tag, parts = dump_with_buffers(obj)
+        self.channel.send(kind << SHIFT | tag, [*parts, number])
+
+    def raised(self, number: bytes, error: BaseException, kind: int = RAISED) -> None:
+        """Send what a task has raised; in place of an exception that cannot be pickled, one that says so."""
+        wrap = self.flavour.wrap
+        try:
+            self.reply(kind, number, wrap(error, error.__traceback__))
+        except Exception as problem:
+            text = f"the exception {error!r} cannot be pickled: {problem!r}"
+            self.reply(kind, number, wrap(PicklingError(text), error.__traceback__))
+
+    def on_stop(self, *_: Any) -> None:
+        if self.running and self.channel.requested() == self.running:
+            raise Stopped
+
+    def on_interrupt(self, *_: Any) -> None:
+        # The pool's process gets the signal too, and decides.
+        if self.running:
+            raise KeyboardInterrupt
+
+    def serve(self) -> None:
+        receive = self.channel.receive_message
+        while True:
+            try:
+                tag, data = receive()
+            except EOFError:
+                return
+            if tag >> SHIFT:
+                return
+            number = bytes(data[-8:])
+            self.run(tag, data, number)
+            # What the task was made of is not kept until the next one comes.
+            del data
+
+    def run(self, tag: int, data: Any, number: bytes) -> None:
+        try:
+            self.running = int.from_bytes(number, "little")
+            fn, args, kwargs = loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
+            result = fn(*args, **kwargs)
+            self.running = 0
+        except Stopped:
+            self.running = 0
+            self.channel.send(STOPPED << SHIFT, number)
+            return
+        except BaseException as error:
+            self.running = 0
+            self.raised(number, error)
+            return
+        try:
+            tag, parts = dump_with_buffers(result)
+        except Exception as error:
+            self.raised(number, self.flavour.unsendable(error, result))
+            return
+        try:
+            self.channel.send(RESULT << SHIFT | tag, [*parts, number])
+        except OSError as error:
+            self.raised(number, error)
+
+
+def main(
+    ends: Ends,
+    flavour: type[Flavour],
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> None:
+    """What a worker process does."""
+    file, bell, lifeline = ends.descriptors
+    hold(lifeline)
+    # A worker dies with its parent by its lifeline: it may have children like any other process.
+    _process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    channel = _raddle.Channel(file, bell, 0, 1, loads, decode)
+    worker = _Worker(channel, flavour)
+    signal.signal(_raddle.worker_stop_signal(), worker.on_stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, worker.on_interrupt)
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            flavour.initializer_failed()
+            worker.raised(_NO_NUMBER, error, UNFIT)
+            return
+    channel.send(READY << SHIFT, _NO_NUMBER)
+    try:
+        worker.serve()
+    except BrokenPipeError:
+        # The pool is gone; nobody waits for the reply.
+        os._exit(1)

@@ -1,0 +1,419 @@
+"""The workers of a pool, seen from the process that has it: started, waited for, and replaced.
+
+``Crew`` is what ``Pool`` and ``ProcessPoolExecutor`` have in common. The core sends tasks and takes replies
+(``raddle._raddle.Workers``); what concerns processes is done by a thread of the pool, its keeper.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading as _std_threading
+import weakref
+from _thread import get_ident
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import raddle.cancel  # noqa: F401 - tells the extension what futures raise whose task was stopped
+from raddle import _raddle
+from raddle.concurrent.futures._base import Future
+from raddle.multiprocessing import _worker
+from raddle.multiprocessing._lifeline import Lifeline
+from raddle.multiprocessing._pickling import dump_with_buffers
+from raddle.threading import Thread
+
+__all__ = ["Crew", "MemoryLimitExceeded", "WorkerDied", "dump_task", "pool_context"]
+
+_raddle.set_message_decoder(_worker.decode_message)
+
+
+class WorkerDied(BrokenProcessPool):
+    """The worker process that ran a task ended before the task did.
+
+    Attributes:
+        task: the name of the task's function; None if it was no function.
+        pid: the process.
+        exitcode: as ``Process.exitcode``; None if somebody else has waited for the process.
+        signal: the signal that ended it; None if none did.
+        memory: the most memory it had, in bytes, or None if that is not known.
+    """
+
+    def __init__(
+        self,
+        task: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        memory: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        self.task = task
+        self.pid = pid
+        self.exitcode = exitcode
+        self.signal = -exitcode if exitcode is not None and exitcode < 0 else None
+        self.memory = memory
+        super().__init__(reason or self._say())
+
+    def _say(self) -> str:
+        how = "ended"
+        if self.signal is not None:
+            try:
+                how = f"was killed by {signal.Signals(self.signal).name}"
+            except ValueError:
+                how = f"was killed by signal {self.signal}"
+        elif self.exitcode is not None:
+            how = f"exited with code {self.exitcode}"
+        text = f"the worker process {self.pid} that ran {self.task or 'this task'} {how}"
+        if self.memory:
+            text += f"; it had used up to {self.memory / 2**20:.0f} MiB"
+        return text + ". Other tasks are not affected."
+
+
+class MemoryLimitExceeded(WorkerDied, MemoryError):
+    """A worker was killed because it used more memory than ``max_memory_per_worker``."""
+
+
+def dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
+    """The tag and the parts of a task's message; with cloudpickle, where that is installed, if pickle refuses.
+
+    Raises:
+        Exception: whatever pickling raises.
+    """
+    try:
+        return dump_with_buffers((fn, args, kwargs))
+    except Exception as error:
+        cloudpickle = _cloudpickle()
+        if cloudpickle is None:
+            raise
+        try:
+            return 0, [cloudpickle.dumps((fn, args, kwargs))]
+        except Exception:
+            raise error from None
+
+
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        return None
+    return cloudpickle
+
+
+def pool_context(*, fork: bool = True) -> Any:
+    """The context of a pool that was given none: how its workers are started.
+
+    That of the start method that is set. Where none is, and fork would be taken, a process with several threads does
+    not fork: a lock that another thread holds at that moment would be held for ever in the worker.
+
+    Args:
+        fork: whether forking is possible at all.
+    """
+    from raddle.multiprocessing import context
+
+    method = context._default_context.get_start_method(allow_none=True)
+    if method is None:
+        method = context._default_context.get_context().get_start_method()
+        if method == "fork" and _std_threading.active_count() > 1:
+            method = "forkserver"
+    if method == "fork" and not fork:
+        method = "spawn"
+    return context._default_context.get_context(method)
+
+
+class Crew:
+    """Worker processes, and the thread that keeps them.
+
+    Args:
+        context: makes processes.
+        workers: the most of them.
+        flavour: what differs in the worker.
+        on_unfit: called by the keeper with the exception that an initializer has raised.
+        prepare: called with each process before it is started.
+        lasting: whether the interpreter's exit waits for the tasks; else they end with it.
+    """
+
+    def __init__(
+        self,
+        context: Any,
+        workers: int,
+        flavour: type[_worker.Flavour],
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        tasks_per_worker: int = 0,
+        idle: float | None = None,
+        grace: float = 0.1,
+        memory: int = 0,
+        on_unfit: Callable[[BaseException], None] | None = None,
+        prepare: Callable[[Any], None] | None = None,
+        lasting: bool = True,
+    ) -> None:
+        self.context = context
+        self.workers = _raddle.Workers(workers, tasks_per_worker, idle, 3, grace, memory)
+        self.flavour = flavour
+        self.initializer = initializer
+        self.initargs = initargs
+        self.on_unfit = on_unfit
+        self.prepare = prepare
+        self.lasting = lasting
+        #: Threads that submit on their own.
+        self.feeders: weakref.WeakSet[Thread] = weakref.WeakSet()
+        #: Why no task is taken any more; None while tasks are.
+        self.broken: str | None = None
+        self.closed = False
+        self.processes: dict[int, Any] = {}
+        self._lifelines: dict[int, Lifeline] = {}
+        self._slots: dict[int, int] = {}  # of pids
+        self._lock = _std_threading.RLock()
+        self.keeper: Thread | None = None
+        self.owner = os.getpid()
+        _crews.add(self)
+
+    def begin(self, ahead: int) -> None:
+        """Start workers ahead of need, and then the threads; from the second call on, nothing.
+
+        From here, so that where workers are forked, that is done before there are threads.
+        """
+        with self._lock:
+            if self.keeper is not None:
+                return
+            try:
+                for slot in self.workers.want(ahead):
+                    self._start(slot)
+            finally:
+                self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers", daemon=not self.lasting)
+                self.keeper.start()
+                self.workers.dispatch()
+
+    def submit(
+        self, tag: int, parts: Any, name: str | None, retries: int = 0, limit: float | None = None
+    ) -> Future[Any]:
+        """Have a task run; its future. Pickled before: see ``dump_task``."""
+        return self.workers.submit(tag, parts, name, retries, limit)
+
+    def _start(self, slot: int) -> None:
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                file = _raddle.channel_memory(2, 0, 0)
+                try:
+                    lifeline = Lifeline()
+                    process = self._launch(os.dup(file), theirs, [file, ours.fileno()], lifeline)
+                except BaseException:
+                    os.close(file)
+                    raise
+                self.processes[process.pid] = process
+                self._slots[process.pid] = slot
+                self._lifelines[process.pid] = lifeline
+                lifeline.close_child_end()
+                self.workers.enlist(slot, process.pid, file, ours.detach())
+        except BaseException:
+            self.workers.give_up(slot)
+            raise
+
+    def _launch(self, file: int, theirs: socket.socket, private: list[int], lifeline: Lifeline) -> Any:
+        ends = _worker.Ends(file, theirs.fileno(), lifeline.fd_for_child)
+        try:
+            process = self.context.Process(
+                target=_worker.main, args=(ends, self.flavour, self.initializer, self.initargs)
+            )
+            if self.prepare is not None:
+                self.prepare(process)
+            _private[get_ident()] = private
+            process.start()
+        finally:
+            _private.pop(get_ident(), None)
+            os.close(file)
+        return process
+
+    # The keeper
+
+    def on_start(self, slot: int) -> None:
+        try:
+            with self._lock:
+                self._start(slot)
+        except Exception as error:
+            if self.workers.numbers()[2] == 0:
+                # There is nobody to run what waits.
+                self._break(f"no worker process could be started: {error!r}", error)
+
+    def on_died(
+        self,
+        slot: int,
+        pid: int,
+        futures: list[Future[Any]],
+        why: str | None,
+        unready: bool,
+        memory: int | None,
+        damaged: BaseException | None,
+    ) -> None:
+        with self._lock:
+            process = self.processes.pop(pid, None)
+            self._slots.pop(pid, None)
+            lifeline = self._lifelines.pop(pid, None)
+        exitcode, most = _reap(process)
+        if lifeline is not None:
+            lifeline.close()
+        for future in futures:
+            name = _raddle.task_name(future)
+            if why == "cancelled":
+                _raddle.end_taken(future, None)
+                continue
+            if why == "late":
+                error: BaseException = raddle.cancel.DeadlineExceeded()
+            elif why == "memory":
+                text = (
+                    f"the worker process {pid} that ran {name or 'this task'} had {(memory or 0) / 2**20:.0f} MiB, "
+                    "more than max_memory_per_worker, and was killed"
+                )
+                error = MemoryLimitExceeded(name, pid, exitcode, memory, text)
+            else:
+                error = WorkerDied(name, pid, exitcode, most or memory)
+                error.__cause__ = damaged
+            _raddle.end_taken(future, error)
+
+    def on_hopeless(self, futures: list[Future[Any]]) -> None:
+        self.broken = "worker processes end before they are ready: the pool is not usable anymore"
+        self._fail(futures, None)
+
+    def on_unfit_worker(self, error: BaseException) -> None:
+        if self.on_unfit is not None:
+            self.on_unfit(error)
+        self._break("the initializer failed in a worker process: the pool is not usable anymore", error)
+
+    def _break(self, text: str, error: BaseException | None) -> None:
+        self.broken = text
+        self._fail(self.workers.drop_all(), error)
+        self.close()
+
+    def _fail(self, futures: Iterable[Future[Any]], cause: BaseException | None) -> None:
+        for future in futures:
+            failure = BrokenProcessPool(self.broken)
+            failure.__cause__ = cause
+            _raddle.end_taken(future, failure)
+
+    # The end
+
+    def close(self) -> None:
+        """Take no more tasks; the workers end when those that are there are done."""
+        self.closed = True
+        if self.owner == os.getpid():
+            self.workers.close()
+
+    def cancel_pending(self) -> None:
+        """Cancel what has not been sent to a worker."""
+        for future in self.workers.drop_pending():
+            if future.cancel():
+                future.set_running_or_notify_cancel()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Take no more tasks, cancel those that wait, and end the workers by a signal."""
+        self.close()
+        futures = self.workers.drop_all()
+        self.workers.signal_all(number)
+        for future in futures:
+            if future.cancel():
+                future.set_running_or_notify_cancel()
+            else:
+                _raddle.end_taken(future, None)
+
+    def terminate(self) -> None:
+        """End the workers at once: by SIGTERM, and by SIGKILL if that does not help within half a second."""
+        self.kill(signal.SIGTERM)
+        self.join(0.5)
+        if self.processes:
+            self.workers.signal_all(signal.SIGKILL)
+            self.join()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until all workers have ended. Blocks with the GIL released."""
+        keeper = self.keeper
+        if keeper is not None and keeper is not _std_threading.current_thread():
+            keeper.join(timeout)
+
+
+def _keep(crew: Crew) -> None:
+    """What a keeper does."""
+    news = crew.workers.news
+    while True:
+        what, *details = news()
+        try:
+            if what == "start":
+                crew.on_start(*details)
+            elif what == "died":
+                crew.on_died(*details)
+            elif what == "unfit":
+                crew.on_unfit_worker(*details)
+            elif what == "hopeless":
+                crew.on_hopeless(*details)
+            elif what == "over":
+                return
+        except Exception:
+            # Whatever went wrong concerns one worker; the pool is to go on.
+            sys.excepthook(*sys.exc_info())
+        del details
+
+
+def _reap(process: Any) -> tuple[int | None, int | None]:
+    """Waits for a process that has ended: its exit code, and the most memory it had in bytes, or None."""
+    if process is None:
+        return None, None
+    popen = process._popen
+    most = None
+    if popen is not None and popen.returncode is None and popen.method in ("fork", "spawn"):
+        try:
+            _, status, usage = os.wait4(popen.pid, 0)
+        except ChildProcessError:
+            pass
+        else:
+            popen.returncode = os.waitstatus_to_exitcode(status)
+            most = usage.ru_maxrss * 1024
+    process.join(1)
+    return process.exitcode, most
+
+
+# Other processes, and the end of this one
+
+_crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+#: Descriptors that no forked child is to have, besides those of the crews, by the thread that starts one.
+_private: dict[int, list[int]] = {}
+_descriptors: dict[int, list[int]] = {}
+
+
+def _before_fork() -> None:
+    found = list(_private.get(get_ident(), ()))
+    for crew in list(_crews):
+        if crew.owner == os.getpid():
+            found += crew.workers.descriptors()
+    _descriptors[get_ident()] = found
+
+
+def _after_fork_in_parent() -> None:
+    _descriptors.pop(get_ident(), None)
+
+
+def _after_fork_in_child() -> None:
+    for descriptor in _descriptors.pop(get_ident(), ()):
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass
+    _descriptors.clear()
+    _private.clear()
+
+
+def _at_exit() -> None:
+    """Before the interpreter waits for its threads: what was submitted is done first, as in the standard library."""
+    lasting = [crew for crew in list(_crews) if crew.owner == os.getpid() and crew.lasting]
+    for crew in lasting:
+        crew.close()
+    for crew in lasting:
+        crew.join()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
+_std_threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
