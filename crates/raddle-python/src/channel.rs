@@ -194,7 +194,7 @@ impl PyChannel {
             }
         }
         // As over a pipe of the operating system, a message that does not go into it waits for its reader.
-        if self.is_pipe && length as u64 > channel.limits().bytes {
+        if self.is_pipe && channel.limits().bytes > 0 && length as u64 > channel.limits().bytes {
             asked.wait(py, channel, Deadline::NEVER, Channel::wait_within_bound)?;
             if channel.has_no_reader() && channel.is_ready() {
                 return Err(PyBrokenPipeError::new_err((libc::EPIPE, "Broken pipe")));
@@ -351,8 +351,10 @@ pub(crate) fn with_parts<R>(data: &Bound<'_, PyAny>, with: impl FnOnce(&[&[u8]])
 
 #[pymethods]
 impl PyChannel {
-    /// Takes over the two descriptors. `outgoing` is the lane that is written to; -1: a queue.
+    /// Takes over the two descriptors. `outgoing` is the lane that is written to; -1: a queue. `unheard`: the other
+    /// party's end is known by other means.
     #[new]
+    #[pyo3(signature = (file, bell, incoming, outgoing, loads, decode, unheard=false))]
     fn new(
         file: RawFd,
         bell: RawFd,
@@ -360,6 +362,7 @@ impl PyChannel {
         outgoing: i64,
         loads: Py<PyAny>,
         decode: Py<PyAny>,
+        unheard: bool,
     ) -> PyResult<Self> {
         if file < 0 || bell < 0 {
             return Err(PyValueError::new_err("invalid handle"));
@@ -369,10 +372,9 @@ impl PyChannel {
         let is_pipe = outgoing >= 0;
         let bell = if is_pipe { Bell::Socket(bell) } else { Bell::Event(bell) };
         let outgoing = u64::try_from(outgoing).unwrap_or(incoming);
-        let ends = Ends {
-            incoming: Channel::open(Arc::clone(&file), incoming, bell.clone()).map_err(failed)?,
-            outgoing: Channel::open(file, outgoing, bell).map_err(failed)?,
-        };
+        let incoming = Channel::open(Arc::clone(&file), incoming, bell.clone()).map_err(failed)?;
+        let outgoing = Channel::open(file, outgoing, bell).map_err(failed)?;
+        let ends = Ends { incoming, outgoing: if unheard { outgoing.unheard() } else { outgoing } };
         Ok(Self { ends: Spin::new(Some(Arc::new(ends))), loads, decode, is_pipe, used: AtomicBool::new(false) })
     }
 

@@ -144,7 +144,7 @@ def main(
     hold(lifeline)
     # A worker dies with its parent by its lifeline: it may have children like any other process.
     _process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    channel = _raddle.Channel(file, bell, 0, 1, loads, decode)
+    channel = _raddle.Channel(file, bell, 0, 1, loads, decode, True)
     worker = _Worker(channel, flavour)
     signal.signal(_raddle.worker_stop_signal(), worker.on_stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

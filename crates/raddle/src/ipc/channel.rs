@@ -181,6 +181,8 @@ pub struct Channel {
     limits: Limits,
     /// Somebody in this process waits for the descriptor by means of its own: it is kept exact.
     selected: AtomicBool,
+    /// Whether a message may be sent to nobody: its sender knows of the end of the other party by other means.
+    unheard: bool,
 }
 
 impl Resource for Channel {
@@ -206,7 +208,14 @@ impl Channel {
         let header = memory.header();
         let limits =
             Limits { items: header.items.load(Ordering::Relaxed), bytes: header.bytes.load(Ordering::Relaxed) };
-        Ok(Channel { memory, bell, limits, selected: AtomicBool::new(false) })
+        Ok(Channel { memory, bell, limits, selected: AtomicBool::new(false), unheard: false })
+    }
+
+    /// Sends without a look at whether the other party is still there, which would be a system call for each message.
+    #[must_use]
+    pub fn unheard(mut self) -> Channel {
+        self.unheard = true;
+        self
     }
 
     /// The shared file.
@@ -290,7 +299,7 @@ impl Channel {
     /// # Errors
     /// [`SendError`].
     pub fn try_send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
-        if self.bell.is_hung_up() {
+        if !self.unheard && self.bell.is_hung_up() {
             return Err(SendError::Gone);
         }
         let length = parts.iter().map(|part| part.len() as u64).sum::<u64>();

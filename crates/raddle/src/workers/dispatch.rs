@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How long the dispatcher leaves a worker alone that is in the middle of writing.
 const WRITING: u64 = 2_000_000;
@@ -22,6 +23,10 @@ const MEASURE: u64 = 50_000_000;
 const MENDING: u64 = 1_000_000_000;
 /// After how long without news the host may see to what it owes, in nanoseconds.
 const QUIET: u64 = 2_000_000;
+/// How long the dispatcher lets replies gather while all workers have more to do, and how often before it looks for
+/// anything else.
+const NAP: Duration = Duration::from_micros(40);
+const NAPS: u32 = 20;
 /// How often a channel that another process is about to leave is tried.
 const PATIENCE: u32 = 50;
 /// How much is read from workers before it is delivered.
@@ -114,6 +119,9 @@ struct Post {
     kill_at: Option<u64>,
     /// When it is to be looked at again, whatever its descriptor says.
     look_at: Option<u64>,
+    /// Whether its descriptor will ring, and whether it has rung.
+    armed: bool,
+    heard: bool,
     memory: Option<u64>,
     damaged: Option<io::Error>,
 }
@@ -320,11 +328,13 @@ impl<H: Host> Workers<H> {
         let (file, bell) = (Arc::new(file), Bell::Socket(Arc::new(bell)));
         let opened = (|| {
             let post = Post {
-                tasks: Channel::open(Arc::clone(&file), 0, bell.clone())?,
+                tasks: Channel::open(Arc::clone(&file), 0, bell.clone())?.unheard(),
                 replies: Channel::open(file, 1, bell)?,
                 process: Process::open(pid)?,
                 kill_at: None,
                 look_at: Some(0),
+                armed: false,
+                heard: false,
                 memory: None,
                 damaged: None,
             };
@@ -381,21 +391,31 @@ impl<H: Host> Workers<H> {
     }
 
     fn run(&self) {
-        let mut ready = Vec::new();
+        let (mut ready, mut naps) = (Vec::new(), 0);
         loop {
             let mut out = Vec::new();
             let mut state = self.lock();
             let more = state.work(&self.host, &self.watch, &ready, &mut out);
-            let (over, until) = (state.plan.is_over(), state.next_look());
+            let (over, flowing) = (state.plan.is_over(), state.plan.is_flowing());
             drop(state);
-            self.deliver(out);
+            let some = self.deliver(out);
             if over {
                 self.host.happened(Event::Over);
                 return;
             }
-            if !more {
+            if flowing && some && naps < NAPS {
+                // Replies will come one by one, each with a wake-up of its own: better some at a time.
+                naps += 1;
+                std::thread::sleep(NAP);
+                ready.clear();
+                self.lock().look_at_silent();
+                continue;
+            }
+            naps = 0;
+            ready.clear();
+            if !more && self.lock().arm() {
                 let nap = self.host.owes().then(|| now() + QUIET);
-                let until = until.into_iter().chain(nap).min();
+                let until = self.lock().next_look().into_iter().chain(nap).min();
                 self.asleep_until.store(until.unwrap_or(u64::MAX), Ordering::Relaxed);
                 self.watch.wait(until, &mut ready);
                 self.asleep_until.store(0, Ordering::Relaxed);
@@ -455,12 +475,15 @@ impl<T: Send + 'static> State<T> {
         let moment = now();
         let mut more = false;
         for number in ready.iter().filter(|number| *number & 1 == 0) {
-            more |= self.read(number >> 1, true, out);
+            if let Some(post) = self.posts.get_mut(&(number >> 1)) {
+                (post.armed, post.heard) = (false, true);
+            }
+            more |= self.read(number >> 1, out);
         }
         let overdue: Vec<Slot> =
             self.posts.iter().filter(|(_, post)| is_due(post.look_at, moment)).map(|(slot, _)| *slot).collect();
         for slot in overdue {
-            more |= self.read(slot, false, out);
+            more |= self.read(slot, out);
         }
         for number in ready.iter().filter(|number| *number & 1 == 1) {
             self.bury(number >> 1, watch, out);
@@ -484,8 +507,32 @@ impl<T: Send + 'static> State<T> {
         posts.chain(self.plan.next_look(now())).chain(measure).min()
     }
 
+    /// All workers that will not ring are to be read from.
+    fn look_at_silent(&mut self) {
+        for post in self.posts.values_mut().filter(|post| !post.armed) {
+            post.look_at = Some(0);
+        }
+    }
+
+    /// Has the descriptors ring for what comes from now on. False if something has come already.
+    fn arm(&mut self) -> bool {
+        let mut quiet = true;
+        for post in self.posts.values_mut().filter(|post| !post.armed) {
+            match post.replies.arm(post.heard) {
+                Some(true) => {
+                    post.look_at = Some(0);
+                    quiet = false;
+                }
+                Some(false) => (post.armed, post.heard) = (true, false),
+                // It is in the middle of writing.
+                None => post.look_at = post.look_at.or(Some(now() + WRITING)),
+            }
+        }
+        quiet
+    }
+
     /// Reads what a worker has to say. Whether there may be more.
-    fn read(&mut self, slot: Slot, heard: bool, out: &mut Deliveries<T>) -> bool {
+    fn read(&mut self, slot: Slot, out: &mut Deliveries<T>) -> bool {
         let Some(post) = self.posts.get_mut(&slot) else { return false };
         post.look_at = None;
         let (mut ids, mut replies) = (Vec::new(), Vec::new());
@@ -506,15 +553,7 @@ impl<T: Send + 'static> State<T> {
                         replies.push(Reply { kind: what, tag: tag & ((1 << SHIFT) - 1), bytes });
                     }
                 },
-                Err(RecvError::Empty | RecvError::Shut | RecvError::Gone) => match post.replies.arm(heard) {
-                    Some(true) => {}
-                    Some(false) => break false,
-                    // It is in the middle of writing.
-                    None => {
-                        post.look_at = Some(now() + WRITING);
-                        break false;
-                    }
-                },
+                Err(RecvError::Empty | RecvError::Shut | RecvError::Gone) => break false,
                 Err(RecvError::Busy | RecvError::NoRoom(..)) => {
                     post.look_at = Some(now() + WRITING);
                     break false;
@@ -548,7 +587,7 @@ impl<T: Send + 'static> State<T> {
                 let _ = channel.mend(&mut parking);
             }
         }
-        while self.read(slot, false, out) {}
+        while self.read(slot, out) {}
         self.take_back(slot);
         let Some(post) = self.posts.remove(&slot) else { return };
         watch.remove(post.replies.bell().fd());

@@ -17,6 +17,8 @@ pub type Slot = u64;
 const AHEAD: u64 = 4_000_000;
 /// The most tasks in a worker's line.
 const DEEPEST: u64 = 128;
+/// So many tasks in each worker's line last for a while.
+const FLOWING: usize = 8;
 /// After how long in its first task a worker's other tasks may be given to an idle one, in nanoseconds.
 const STUCK: u64 = 1_000_000;
 
@@ -499,6 +501,12 @@ impl<T> Plan<T> {
             return 1;
         }
         (AHEAD / worker.pace).clamp(1, DEEPEST)
+    }
+
+    /// Whether all workers have several tasks to do: none of them will need anything for a while.
+    pub fn is_flowing(&self) -> bool {
+        let mut ready = self.workers.values().filter(|worker| worker.phase == Phase::Ready).peekable();
+        ready.peek().is_some() && ready.all(|worker| worker.line.len() >= FLOWING)
     }
 
     /// A worker with tasks behind one that takes long.
