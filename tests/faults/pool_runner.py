@@ -140,6 +140,9 @@ def judge(name, library, seed, scale, folder):
         ended = sum(line.startswith("end ") for line in lines) - 2  # of the pools before
         if ended != found["ended"]:
             return "lost", f"{ended} of {found['ended']} tasks were done"
+    said = Path(folder, "err").read_text(errors="replace")
+    if "raddle: " in said and not killed:
+        return "wrong", f"a false report: {said[said.index('raddle: ') :].splitlines()[0]}"[:200]
     left_files = files(temporary) | (files("/dev/shm") - shared_before if own else set())
     if left_files:
         return "leak", f"files: {', '.join(sorted(left_files))}"[:200]
