@@ -6,6 +6,7 @@
 //! it was dropped before it was sent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// A task's number. Never used twice in one plan.
 pub type Id = u64;
@@ -17,6 +18,8 @@ pub type Slot = u64;
 const AHEAD: u64 = 4_000_000;
 /// The most tasks in a worker's line.
 const DEEPEST: u64 = 128;
+/// About what it takes a sleeping worker to wake up, in nanoseconds.
+const WAKE: u64 = 50_000;
 /// So many tasks in each worker's line last for a while.
 const FLOWING: usize = 8;
 /// After how long in its first task a worker's other tasks may be given to an idle one, in nanoseconds.
@@ -148,7 +151,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Plan<T> {
     rules: Rules,
-    tasks: HashMap<Id, Entry<T>>,
+    tasks: HashMap<Id, Entry<T>, BuildHasherDefault<Mixer>>,
     pending: VecDeque<Id>,
     workers: BTreeMap<Slot, Worker>,
     next_id: Id,
@@ -164,7 +167,7 @@ impl<T> Plan<T> {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            tasks: HashMap::new(),
+            tasks: HashMap::default(),
             pending: VecDeque::new(),
             workers: BTreeMap::new(),
             next_id: 1,
@@ -472,22 +475,27 @@ impl<T> Plan<T> {
         self.superfluous(now).map(Step::End)
     }
 
-    /// The worker that is to get the next task: one that is idle, or the one with the shortest line that is not full.
+    /// The worker that is to get the next task: one that is busy, if it will be through sooner than an idle one has woken
+    /// up; else one that is idle; else the one with the shortest line that is not full.
     fn best(&self, now: u64) -> Option<Slot> {
-        let mut best: Option<(usize, Slot)> = None;
+        let (mut idle, mut best): (Option<Slot>, Option<(usize, Slot)>) = (None, None);
         for (slot, worker) in &self.workers {
             if !worker.takes(now) || self.is_used_up(worker) {
                 continue;
             }
             let length = worker.line.len();
             if length == 0 {
-                return Some(*slot);
-            }
-            if (length as u64) < self.depth(worker) && best.is_none_or(|(shortest, _)| length < shortest) {
-                best = Some((length, *slot));
+                idle = idle.or(Some(*slot));
+            } else if (length as u64) < self.depth(worker) {
+                if worker.pace.saturating_mul(length as u64) < WAKE && now.saturating_sub(worker.began) < WAKE {
+                    return Some(*slot);
+                }
+                if best.is_none_or(|(shortest, _)| length < shortest) {
+                    best = Some((length, *slot));
+                }
             }
         }
-        best.map(|(_, slot)| slot)
+        idle.or(best.map(|(_, slot)| slot))
     }
 
     fn is_used_up(&self, worker: &Worker) -> bool {
@@ -579,6 +587,27 @@ impl<T> Plan<T> {
             [stuck, late, is_idle.then(|| worker.began + self.rules.idle), busy]
         });
         looks.flatten().min()
+    }
+}
+
+/// Hashes numbers that are given one after the other, by nobody who could mean harm.
+#[derive(Debug, Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio's bits: neighbours end up far apart.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
     }
 }
 
