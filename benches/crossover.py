@@ -41,7 +41,7 @@ LENGTHS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SIZES = (1_000, 4_000, 16_000, 64_000, 250_000, 1_000_000, 4_000_000, 16_000_000, 32_000_000)
 
 #: Seconds that the loop should take, and bounds of the number of tasks.
-SAMPLE, LEAST, MOST = 0.25, 8, 20_000
+SAMPLE, LEAST, MOST = 0.1, 4, 20_000
 
 CHUNKS = 8
 
@@ -265,7 +265,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benches.crossover", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="rounds (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     options = parser.parse_args()
     head = report.header()

@@ -84,12 +84,6 @@ class RaddleExecutor(Executor):
 
         return ProcessPoolExecutor(workers, **options)
 
-    @staticmethod
-    def there():
-        from raddle.concurrent import futures
-
-        return futures.ProcessPoolExecutor is not concurrent.futures.ProcessPoolExecutor
-
 
 class Loky(Executor):
     name, title = "loky", "loky"
@@ -144,14 +138,6 @@ class RaddlePool(Pool):
         from raddle.multiprocessing import Pool
 
         return Pool(*options)
-
-    @staticmethod
-    def there():
-        import multiprocessing.pool
-
-        from raddle.multiprocessing import pool
-
-        return pool.Pool is not multiprocessing.pool.Pool
 
 
 class Billiard(Pool):
@@ -248,7 +234,7 @@ def load(name):
 
 
 def find(name):
-    """The adapter, or None where its library is not installed (or, for raddle's, not written)."""
+    """The adapter, or None where its library is not installed."""
     adapter = ADAPTERS[name]
     try:
         return adapter if getattr(adapter, "there", lambda: True)() else None
