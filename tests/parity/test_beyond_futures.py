@@ -674,6 +674,13 @@ class TestLostExceptions:
         gc.collect()
         assert len(lost()) == 1
 
+    def test_each_although_memory_is_used_again(self, make, lost):
+        with make(1) as pool:
+            for _ in range(20):
+                pool.submit(int, "x")
+        gc.collect()
+        assert len(lost()) == 20
+
     def test_exception_that_keeps_its_future(self, make, lost):
         """The exception's frame refers to the future: a cycle through what is lost."""
         pool = make(1)

@@ -629,6 +629,95 @@ class TestTypes:
         check_signature(impl.futures.Future, concurrent.futures.Future)
 
 
+class TestMemory:
+    """Futures whose memory is used again for the next, and how they go."""
+
+    def test_nothing_is_left_of_the_one_before(self, impl):
+        for _ in range(3):
+            future = impl.futures.Future()
+            assert future._state == "PENDING" and not hasattr(future, "mark") and not future._done_callbacks
+            assert weakref.getweakrefcount(future) == 0
+            future.mark = future.add_done_callback(id)
+            gone = weakref.ref(future)
+            future.set_exception(OSError())
+            del future
+            assert gone() is None
+        assert impl.futures.Future().cancel()
+
+    def test_goes_while_the_collector_runs(self, impl):
+        futures = [impl.futures.Future() for _ in range(1_000)]
+        for one, other in zip(futures, futures[1:], strict=False):
+            one.set_result([other])
+        futures[-1].set_result(futures)
+        gone = weakref.ref(futures[500])
+        del futures, one, other
+        gc.collect()
+        assert gone() is None
+        assert impl.futures.Future().done() is False
+
+    def test_a_long_chain(self, impl):
+        future = impl.futures.Future()
+        gone = weakref.ref(future)
+        for number in range(100_000):
+            outer = impl.futures.Future()
+            outer.set_result(future if number % 3 else (future,))
+            future = outer
+        del outer
+        assert gone() is not None
+        del future
+        assert gone() is None
+
+    def test_finalizers_make_futures(self, impl):
+        class Last:
+            def __del__(self):
+                made.append(impl.futures.Future())
+
+        made = []
+        for _ in range(100):
+            future = impl.futures.Future()
+            future.set_result(Last())
+            del future
+        assert len(made) == 100 and len(set(map(id, made))) == 100
+        assert all(one._state == "PENDING" for one in made)
+
+    def test_slots_of_subclasses(self, impl):
+        class Sub(impl.futures.Future):
+            __slots__ = ("extra",)
+
+        extra = type("Extra", (), {})()
+        gone = weakref.ref(extra)
+        future = Sub()
+        future.extra = extra
+        future.set_result(1)
+        del extra
+        assert gone() is not None and future.result() == 1
+        del future
+        assert gone() is None
+
+    def test_init_that_was_replaced(self, impl, monkeypatch):
+        calls = []
+        init = impl.futures.Future.__init__
+        monkeypatch.setattr(impl.futures.Future, "__init__", lambda self: calls.append(self) or init(self))
+        future = impl.futures.Future()
+        assert calls == [future] and future._state == "PENDING"
+        monkeypatch.undo()
+        assert impl.futures.Future().done() is False and len(calls) == 1
+
+    def test_class_of_an_instance_is_changed(self, impl):
+        class Sub(impl.futures.Future):
+            pass
+
+        future = impl.futures.Future()
+        try:
+            future.__class__ = Sub
+        except TypeError:
+            pytest.skip("not on this Python")
+        future.set_result(3)
+        assert future.result() == 3
+        del future
+        assert type(impl.futures.Future()) is impl.futures.Future
+
+
 class TestAsyncio:
     def test_wrap_future(self, future):
         async def main():

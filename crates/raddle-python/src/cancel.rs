@@ -9,7 +9,7 @@ use crate::future::Me as Future;
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, methods};
-use crate::pool::current_task;
+use crate::pool::current_future;
 use crate::reference::Place;
 use crate::types::Slot;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -125,14 +125,14 @@ pub(crate) fn leave(token: *mut ffi::PyObject, thread: usize) {
 
 /// Why the task that the calling thread runs is to stop, if it is. May be called detached.
 pub(crate) fn asked() -> Option<Reason> {
-    let token = current_task()?.token.address();
+    let token = current_future()?.token.address();
     // SAFETY: the running task's future keeps its token.
     (!token.is_null()).then(|| unsafe { crate::native::core::<PyToken>(token) })?.reason()
 }
 
 /// When the task that the calling thread runs is to stop at the latest. May be called detached.
 pub(crate) fn limit() -> Deadline {
-    let Some(task) = current_task() else { return Deadline::NEVER };
+    let Some(task) = current_future() else { return Deadline::NEVER };
     let token = task.token.address();
     if token.is_null() {
         return Deadline::NEVER;

@@ -6,11 +6,12 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
+use crate::context;
 use crate::error::{entry, fetch, into_value};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Line, Pool, PyLine};
 use crate::reference::{Item, Place};
 use crate::select::PyCollector;
 use crate::types::Slot;
@@ -24,7 +25,7 @@ use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use raddle::workers::Reply;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What is told of the end.
@@ -74,10 +75,12 @@ pub(crate) struct PyFuture {
     context: Place,
     /// The cancel token that the task runs under.
     pub(crate) token: Place,
-    /// Set before anybody else sees the future, and never changed.
-    pool: OnceLock<Arc<Pool>>,
+    /// The line of the pool it was submitted to. Set before anybody else sees the future, and never changed.
+    line: Place,
     /// Likewise, where the task is run by another process.
     remote: OnceLock<Box<Remote>>,
+    /// While its task runs: the task around it, which waits for this one. Not a reference.
+    pub(crate) outer: AtomicPtr<ffi::PyObject>,
     pub(crate) submitted_at: AtomicU32,
     /// When it was submitted, in nanoseconds of the monotonic clock.
     pub(crate) submitted: AtomicU64,
@@ -93,7 +96,6 @@ pub(crate) type Me<'a> = This<'a, PyFuture>;
 
 /// What `raddle.concurrent.futures` has told.
 struct Names {
-    future: Py<PyAny>,
     cancelled: Py<PyAny>,
     invalid: Py<PyAny>,
     /// `callback_failed(future, exception)`.
@@ -104,15 +106,9 @@ struct Names {
 
 static NAMES: OnceLock<Names> = OnceLock::new();
 
-/// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
-pub(crate) fn set_names(
-    future: Py<PyAny>,
-    cancelled: Py<PyAny>,
-    invalid: Py<PyAny>,
-    callback_failed: Py<PyAny>,
-    lost: Py<PyAny>,
-) {
-    let _ = NAMES.set(Names { future, cancelled, invalid, callback_failed, lost });
+/// Says which exceptions to raise, and who is told of errors.
+pub(crate) fn set_names(cancelled: Py<PyAny>, invalid: Py<PyAny>, callback_failed: Py<PyAny>, lost: Py<PyAny>) {
+    let _ = NAMES.set(Names { cancelled, invalid, callback_failed, lost });
 }
 
 fn names() -> PyResult<&'static Names> {
@@ -120,12 +116,11 @@ fn names() -> PyResult<&'static Names> {
 }
 
 /// A new future of a pool, with its task in it, and where it was submitted.
-pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
-    let ty = names()?.future.as_ptr();
-    let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
+pub(crate) fn new_task<'py>(py: Python<'py>, line: Line<'_>, work: Work<'py>, site: Option<Site>) -> PyResult<Item> {
+    let item = Item::from(crate::exact::make(py)?);
     // SAFETY: just made.
-    let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
-    let _ = future.pool.set(Arc::clone(pool));
+    let future = unsafe { Me::from_ptr(item.as_ptr()) };
+    future.line.fill(line.bound(py).into_ptr());
     future.function.fill(work.function.into_ptr());
     future.args.fill(work.args.into_ptr());
     future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
@@ -140,7 +135,9 @@ pub(crate) fn new_task<'py>(py: Python<'py>, pool: &Arc<Pool>, work: Work<'py>, 
 impl PyFuture {
     /// The pool it was submitted to.
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
-        self.pool.get()
+        let line = self.line.address();
+        // SAFETY: only lines are put there, and stay as long as the future.
+        (!line.is_null()).then(|| &unsafe { crate::native::core::<PyLine>(line) }.pool)
     }
 
     /// Where it was submitted.
@@ -159,6 +156,12 @@ impl PyFuture {
     pub(crate) fn run_by(&self, token: usize) {
         self.runner_epoch.store(epoch(), Ordering::Relaxed);
         self.runner.store(token, Ordering::Release);
+    }
+
+    /// Whether it ended with an exception that nobody has looked at.
+    #[inline]
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED
     }
 
     /// Whether the value is an exception.
@@ -198,7 +201,7 @@ impl Drop for PyFuture {
 unsafe extern "C" fn py_finalize(object: *mut ffi::PyObject) {
     // SAFETY: a slot of the type; attached.
     let (py, this) = unsafe { (Python::assume_attached(), Me::from_ptr(object)) };
-    if this.flags.load(Ordering::Acquire) & (FAILED | LOOKED) == FAILED {
+    if this.is_unseen() {
         let pending = PyErr::take(py);
         if let Some((error, site)) = this.unseen(py) {
             tell_lost(py, &error, site);
@@ -222,6 +225,10 @@ pub(crate) fn tell_lost(py: Python<'_>, error: &Bound<'_, PyAny>, site: Option<S
 }
 
 impl Resource for PyFuture {
+    fn is_outside(&self) -> bool {
+        self.remote.get().is_some()
+    }
+
     fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
         let Some(pool) = self.pool() else { return Claim::Unknown };
         match self.completion.stage() {
@@ -269,10 +276,9 @@ pub(crate) enum Rest {
 
 /// A new future of a task that another process is to run.
 pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<dyn Workers>) -> PyResult<Item> {
-    let ty = names()?.future.as_ptr();
-    let object = crate::native::allocate::<PyFuture>(py, ty.cast())?;
+    let item = Item::from(crate::exact::make(py)?);
     // SAFETY: just made.
-    let (future, item) = unsafe { (Me::from_ptr(object), Item::from(Bound::from_owned_ptr(py, object))) };
+    let future = unsafe { Me::from_ptr(item.as_ptr()) };
     let _ = future.remote.set(Box::new(Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) }));
     future.function.set(name);
     Ok(item)
@@ -342,10 +348,7 @@ impl PyFuture {
 pub(crate) fn finish_remote(py: Python<'_>, this: Me<'_>, rest: Rest) -> PyResult<()> {
     match rest {
         Rest::Nothing => Ok(()),
-        Rest::Tell => {
-            tell_collectors(py, this);
-            call_back(py, this)
-        }
+        Rest::Tell => tell_all(py, this),
         Rest::Settle => settle(py, this, None, Stage::Finished, method_of(this.is_failed())),
         Rest::End(reply) => {
             let method = method_of(reply.kind == raddle::workers::kind::RAISED);
@@ -422,8 +425,7 @@ fn settle<'py>(py: Python<'py>, this: Me<'_>, mut lock: Lock<'py>, stage: Stage,
     };
     leave(py, this, lock, Some(method))?;
     if listened {
-        tell_collectors(py, this);
-        call_back(py, this)?;
+        tell_all(py, this)?;
     }
     Ok(())
 }
@@ -432,24 +434,48 @@ fn settle<'py>(py: Python<'py>, this: Me<'_>, mut lock: Lock<'py>, stage: Stage,
 fn tell_collectors(py: Python<'_>, this: Me<'_>) {
     let failed = this.is_failed();
     for listener in this.completion.take_listeners(|listener| matches!(listener, Listener::Collector(_))) {
-        if let Listener::Collector(collector) = listener {
-            // SAFETY: only collectors are registered as such.
-            unsafe { This::<PyCollector>::from_ptr(collector.as_ptr()) }.over(this.as_ptr(), failed);
-            crate::gil::release(collector.into_bound(py));
-        }
+        listener.tell_collector(py, this, failed);
     }
 }
 
 /// Calls the callbacks, once it is over. An exception that is no `Exception` ends it.
 fn call_back(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
     let listeners = this.completion.take_listeners(|listener| matches!(listener, Listener::Callback(..)));
-    for listener in listeners {
-        if let Listener::Callback(function, context) = listener {
-            let context = context.map(|context| context.into_bound(py));
-            invoke(py, this, &function.into_bound(py), context.as_ref())?;
-        }
+    listeners.into_iter().try_for_each(|listener| listener.call_back(py, this))
+}
+
+/// The same for one that is finished: first the collectors, and then the callbacks.
+fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+    let mut listeners = this.completion.take_listeners(|_| true);
+    if listeners.iter().any(|listener| matches!(listener, Listener::Collector(_))) {
+        let failed = this.is_failed();
+        listeners = listeners.into_iter().filter_map(|listener| listener.tell_collector(py, this, failed)).collect();
     }
-    Ok(())
+    listeners.into_iter().try_for_each(|listener| listener.call_back(py, this))
+}
+
+impl Listener {
+    /// Tells it if it is a collector; else it is given back.
+    fn tell_collector(self, py: Python<'_>, this: Me<'_>, failed: bool) -> Option<Self> {
+        let Listener::Collector(collector) = self else { return Some(self) };
+        // SAFETY: only collectors are registered as such.
+        unsafe { This::<PyCollector>::from_ptr(collector.as_ptr()) }.over(this.as_ptr(), failed);
+        gil::release(collector.into_bound(py));
+        None
+    }
+
+    /// Calls it if it is a callback.
+    fn call_back(self, py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+        let Listener::Callback(function, context) = self else { return Ok(()) };
+        let context = context.map(|context| context.into_bound(py));
+        let function = function.into_bound(py);
+        let told = invoke(py, this, &function, context.as_ref());
+        gil::release(function);
+        if let Some(context) = context {
+            gil::release(context);
+        }
+        told
+    }
 }
 
 /// Calls one callback; what it raises is logged.
@@ -460,7 +486,7 @@ fn invoke(
     context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let me = this.bound(py);
-    match in_context(py, context, || gil::call(function, &[&me])) {
+    match context::run(py, context, || gil::call(function, &[&me])) {
         Ok(_) => Ok(()),
         Err(error) if error.is_instance_of::<PyException>(py) => {
             gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)])?;
@@ -468,31 +494,6 @@ fn invoke(
         }
         Err(error) => Err(error),
     }
-}
-
-/// Calls in a context, if there is one.
-pub(crate) fn in_context<R>(
-    py: Python<'_>,
-    context: Option<&Bound<'_, PyAny>>,
-    call: impl FnOnce() -> PyResult<R>,
-) -> PyResult<R> {
-    let Some(context) = context else { return call() };
-    // SAFETY: a live context; attached.
-    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
-    }
-    let result = call();
-    // SAFETY: as above; it was entered by this thread, and whatever was entered in between has been left.
-    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
-    }
-    result
-}
-
-/// A copy of the calling thread's context.
-pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: attached; a new reference or null.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
@@ -720,7 +721,7 @@ fast!(py_add_done_callback, PyFuture, |py, this, fast| {
     let function = args::one(py, "add_done_callback", "fn", fast)?;
     if !this.completion.is_done() {
         let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
-        let context = if follows { Some(copy_context(py)?.into()) } else { None };
+        let context = if follows { Some(context::snapshot(py)?.into()) } else { None };
         let listener = Listener::Callback(function.clone().into(), context);
         if this.completion.listen(listener, Stage::is_done).is_ok() {
             return Ok(none());
@@ -935,8 +936,9 @@ impl Native for PyFuture {
             keywords: Place::empty(),
             context: Place::empty(),
             token: Place::empty(),
-            pool: OnceLock::new(),
+            line: Place::empty(),
             remote: OnceLock::new(),
+            outer: AtomicPtr::new(null_mut()),
             submitted_at: AtomicU32::new(0),
             submitted: AtomicU64::new(0),
             runner: AtomicUsize::new(0),
@@ -972,7 +974,7 @@ impl Native for PyFuture {
             }
         }
         self.completion.with_listeners(|listeners| {
-            for listener in listeners {
+            for listener in listeners.iter() {
                 let (first, second) = match listener {
                     Listener::Callback(function, context) => (function, context.as_ref()),
                     Listener::Collector(collector) => (collector, None),

@@ -100,15 +100,24 @@ fn owned<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyResult<Bound<'py
     Ok(unsafe { Bound::from_owned_ptr(py, result) })
 }
 
-/// `callable(*args)`.
+/// `callable(*args)`, of at most [`FEW`] arguments.
 pub(crate) fn call<'py>(callable: &Bound<'py, PyAny>, args: &[&Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
-    let pointers: Vec<*mut ffi::PyObject> = args.iter().map(|arg| arg.as_ptr()).collect();
+    // The first place is the callee's to use: a bound method puts its object there.
+    let mut places = [std::ptr::null_mut(); FEW + 1];
+    for (place, arg) in places[1..].iter_mut().zip(args) {
+        *place = arg.as_ptr();
+    }
+    assert!(args.len() <= FEW, "a call with more arguments goes another way");
+    let count = args.len() | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     // SAFETY: live objects; attached. What may unwind owns nothing that matters: the thread never goes on.
     let result = python(|| unsafe {
-        unwinding::PyObject_Vectorcall(callable.as_ptr(), pointers.as_ptr(), pointers.len(), std::ptr::null_mut())
+        unwinding::PyObject_Vectorcall(callable.as_ptr(), places[1..].as_ptr(), count, std::ptr::null_mut())
     });
     owned(callable.py(), result)
 }
+
+/// The most arguments of [`call`] and [`method`].
+const FEW: usize = 5;
 
 /// `callable(*args)` with the arguments in a tuple, and a dict of keywords or none.
 pub(crate) fn call_tuple<'py>(

@@ -10,8 +10,10 @@ mod barrier;
 mod cancel;
 mod channel;
 mod condition;
+mod context;
 mod error;
 mod event;
+mod exact;
 mod future;
 mod gil;
 mod lock;
@@ -83,6 +85,7 @@ mod _raddle {
         // The importing thread has a record from now on: what it takes before it first waits counts as its own.
         drop(raddle::trace::thread::Thread::current());
         site::set_own(own);
+        context::check(py);
         site::check(py)
     }
 
@@ -228,13 +231,16 @@ mod _raddle {
     /// Says which type pools make futures of, which exceptions to raise, and who is told of errors.
     #[pyfunction]
     fn set_future_names(
+        py: Python<'_>,
         future: Py<PyAny>,
         cancelled: Py<PyAny>,
         invalid: Py<PyAny>,
         callback_failed: Py<PyAny>,
         lost: Py<PyAny>,
-    ) {
-        future::set_names(future, cancelled, invalid, callback_failed, lost);
+    ) -> PyResult<()> {
+        exact::adopt(future.bind(py))?;
+        future::set_names(cancelled, invalid, callback_failed, lost);
+        Ok(())
     }
 
     /// Says what is raised in a task that is to stop.
@@ -243,16 +249,15 @@ mod _raddle {
         cancel::set_names(cancelled, late);
     }
 
-    /// Waits for a set of futures: those that are over, and those that are not.
+    /// Waits for a set of futures, from which it takes those that are not over: they are returned.
     #[pyfunction]
     fn futures_wait<'py>(
         py: Python<'py>,
-        futures: Bound<'py, PyAny>,
+        futures: Bound<'py, pyo3::types::PySet>,
         timeout: Option<Bound<'py, PyAny>>,
         return_when: &str,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
-        let (done, not_done) = select::wait(py, &futures, timeout.as_ref(), return_when)?;
-        Ok((done.into_any(), not_done.into_any()))
+    ) -> PyResult<Bound<'py, pyo3::types::PySet>> {
+        select::wait(py, &futures, timeout.as_ref(), return_when)
     }
 
     /// Gives the futures of a set as they come to their end; the set becomes the iterator's.

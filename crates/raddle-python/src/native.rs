@@ -18,7 +18,7 @@ use raddle::trace::Site;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{offset_of, size_of};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// What every object begins with.
 #[repr(C)]
@@ -277,6 +277,15 @@ pub(crate) unsafe fn core<'a, C: Native>(object: *mut ffi::PyObject) -> &'a C {
     unsafe { &(*object.cast::<Object<C>>()).core }
 }
 
+/// The core of an object that nobody else has seen yet.
+///
+/// # Safety
+/// As [`This::from_ptr`], and there is no other reference to the core.
+pub(crate) unsafe fn core_mut<'a, C: Native>(object: *mut ffi::PyObject) -> &'a mut C {
+    // SAFETY: the caller's.
+    unsafe { &mut (*object.cast::<Object<C>>()).core }
+}
+
 /// A new instance of `ty`, which is `C`'s type or a subclass.
 pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) -> PyResult<*mut ffi::PyObject> {
     // SAFETY: `ty` is a live heap type with a tp_alloc; the result is zeroed memory of tp_basicsize, which the
@@ -287,6 +296,19 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
         if object.is_null() {
             return Err(fetch(py));
         }
+        begin(object);
+        Ok(object.cast())
+    }
+}
+
+/// Makes an object of memory that is zero behind the object's head.
+///
+/// # Safety
+/// `object` is a new object of `C`'s type or a subclass, zeroed but for the interpreter's part of the head; nobody
+/// else has seen it.
+unsafe fn begin<C: Native>(object: *mut Object<C>) {
+    // SAFETY: the caller's.
+    unsafe {
         (&raw mut (*object).core).write(C::fresh());
         let head = &raw mut (*object).head;
         if C::SITE {
@@ -303,7 +325,23 @@ pub(crate) fn allocate<C: Native>(py: Python<'_>, ty: *mut ffi::PyTypeObject) ->
             }
             *first = head;
         }
-        Ok(object.cast())
+    }
+}
+
+/// Makes an object again, of the memory of one that [`end`] has taken apart; the type takes part in garbage
+/// collection, and the object is not tracked yet.
+///
+/// # Safety
+/// `object` is memory of an instance of exactly `ty`, which is `C`'s type or a subclass; nobody else has it.
+#[inline]
+pub(crate) unsafe fn again<C: Native>(ty: *mut ffi::PyTypeObject, object: *mut ffi::PyObject) {
+    // SAFETY: the caller's; `end` has left nothing in the head, the core or the dict that would have to be given back.
+    unsafe {
+        let head = &raw mut (*object.cast::<Object<C>>()).head;
+        ffi::PyObject_Init(object, ty);
+        (*head).weakrefs = null_mut();
+        (*head).name = AtomicPtr::new(null_mut());
+        begin(object.cast::<Object<C>>());
     }
 }
 
@@ -336,12 +374,28 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
     if C::FINALIZES && !unsafe { crate::gil::finalize(object) } {
         return;
     }
-    // SAFETY: the last reference is gone; the parts are released in the order the interpreter asks for, and
-    // the object is unlinked before its memory goes.
+    // SAFETY: the last reference is gone, and the memory is that of an instance of its type.
     unsafe {
         if C::DICT {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
+        end::<C>(object);
+        let ty = ffi::Py_TYPE(object);
+        if let Some(free) = (*ty).tp_free {
+            free(object.cast());
+        }
+        ffi::Py_DECREF(ty.cast());
+    }
+}
+
+/// Takes an object apart that nobody refers to any more, and that is not tracked: what is left is memory.
+///
+/// # Safety
+/// `object` is an instance of `C`'s type or a subclass, whose last reference is gone.
+pub(crate) unsafe fn end<C: Native>(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's; the parts are released in the order the interpreter asks for, and the object is unlinked
+    // before its memory goes.
+    unsafe {
         let this = object.cast::<Object<C>>();
         let head = &raw mut (*this).head;
         if !(*head).weakrefs.is_null() {
@@ -368,11 +422,53 @@ unsafe extern "C" fn tp_dealloc<C: Native>(object: *mut ffi::PyObject) {
         let head = &raw mut (*this).head;
         crate::gil::decref(*(*head).name.get_mut());
         crate::gil::decref(take_dict::<C>(object));
-        let ty = ffi::Py_TYPE(object);
-        if let Some(free) = (*ty).tp_free {
-            free(object.cast());
+    }
+}
+
+/// Objects of the same type that nobody refers to any more, linked by their heads. Used attached only, and of no use
+/// without the GIL.
+pub(crate) struct Pile {
+    top: AtomicPtr<Head>,
+    len: AtomicUsize,
+}
+
+impl Pile {
+    /// An empty one.
+    pub(crate) const fn new() -> Self {
+        Self { top: AtomicPtr::new(null_mut()), len: AtomicUsize::new(0) }
+    }
+
+    /// How many are there.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Puts one on top.
+    ///
+    /// # Safety
+    /// `object` is an object of a type of this module, not in the registry, that nobody else knows.
+    #[inline]
+    pub(crate) unsafe fn put(&self, object: *mut ffi::PyObject) {
+        let head = object.cast::<Head>();
+        // SAFETY: the caller's.
+        unsafe { (*head).next = self.top.load(Ordering::Relaxed) };
+        self.top.store(head, Ordering::Relaxed);
+        self.len.store(self.len() + 1, Ordering::Relaxed);
+    }
+
+    /// Takes the topmost.
+    #[inline]
+    pub(crate) fn take(&self) -> Option<*mut ffi::PyObject> {
+        let head = self.top.load(Ordering::Relaxed);
+        if head.is_null() {
+            return None;
         }
-        ffi::Py_DECREF(ty.cast());
+        // SAFETY: what was put here stays as it was.
+        let next = unsafe { std::mem::replace(&mut (*head).next, null_mut()) };
+        self.top.store(next, Ordering::Relaxed);
+        self.len.store(self.len() - 1, Ordering::Relaxed);
+        Some(head.cast())
     }
 }
 

@@ -6,8 +6,9 @@
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
+use crate::context;
 use crate::error::{discard, entry, fetch, into_value};
-use crate::future::{self, Me as Future, PyFuture, Work, copy_context};
+use crate::future::{self, Me as Future, PyFuture, Work};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, methods, noargs};
@@ -20,15 +21,15 @@ use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::future::Stage;
 use raddle::park::{Deadline, Key, Parking, Stop, generation, now, thread_time};
-use raddle::pool::{Added, Next, Rejected, Seat, Stats, Task, Tasks};
+use raddle::pool::{Added, Desk, Next, Rejected, Seat, Stats, Task, Tasks};
 use raddle::primitive::{Spin, thread_token};
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
 use std::ptr::null;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 /// A future in the line.
 pub(crate) struct Ticket(Item);
@@ -68,11 +69,25 @@ const MEASURE: u64 = 10_000_000;
 /// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
 const SAMPLE: u32 = 16;
 const SHORT: u64 = 200_000;
+/// Where tasks that take less than this many nanoseconds follow each other, one in so many is timed: looking at the
+/// clock takes a good part of such a task.
+const QUICK: u64 = 10_000;
+const TIMED: u32 = 8;
+
+/// Where more tasks wait than this, one in so many has the time of its submit, and the others that of an earlier one,
+/// with this bit set.
+const MANY: usize = 8;
+const STAMPED: usize = 4;
+const ROUGH: u64 = 1;
 
 /// A pool, as its workers and futures know it.
 pub(crate) struct Pool {
     pub(crate) tasks: Tasks<Ticket>,
     stats: Stats,
+    /// Tasks that were run by who submitted them, without having been in line.
+    at_once: AtomicU64,
+    /// The last time of a submit that was looked at.
+    stamp: AtomicU64,
     /// The workers by token, and the epochs in which they began.
     workers: Spin<Vec<(usize, u32)>>,
     /// Starts workers that have been counted in: Python's side of the pool.
@@ -101,24 +116,29 @@ pub(crate) struct Pool {
     full: AtomicBool,
 }
 
+/// What the calling thread is in a pool.
+#[derive(Clone, Copy)]
+struct Worker {
+    pool: *const Pool,
+    desk: *const Desk,
+}
+
+/// No worker.
+const NOBODY: Worker = Worker { pool: null(), desk: null() };
+
 thread_local! {
-    /// The pool whose worker this thread is.
-    static POOL: Cell<*const Pool> = const { Cell::new(null()) };
-    /// The future whose task this thread runs: the innermost.
-    static TASK: Cell<*const PyFuture> = const { Cell::new(null()) };
-    static OBJECT: Cell<*mut ffi::PyObject> = const { Cell::new(std::ptr::null_mut()) };
+    /// Whose worker this thread is.
+    static WORKER: Cell<Worker> = const { Cell::new(NOBODY) };
+    /// Where this thread runs tasks; null if it runs none and is no worker.
+    static POST: Cell<*const Post> = const { Cell::new(null()) };
 }
 
-/// The future whose task the calling thread runs.
-pub(crate) fn current_task<'a>() -> Option<&'a PyFuture> {
-    // SAFETY: set by `execute`, which keeps the future for as long.
-    TASK.try_with(|task| unsafe { task.get().as_ref() }).ok().flatten()
-}
-
-/// The same as an object; attached.
+/// The future whose task the calling thread runs: the innermost.
 pub(crate) fn current_future<'a>() -> Option<Future<'a>> {
-    let object = OBJECT.with(Cell::get);
-    // SAFETY: as above.
+    // SAFETY: a thread's post is there as long as the cell says so.
+    let post = unsafe { POST.try_with(Cell::get).ok()?.as_ref() }?;
+    let object = post.task.load(Ordering::Relaxed);
+    // SAFETY: set by `execute`, which keeps the future for as long.
     (!object.is_null()).then(|| unsafe { Future::from_ptr(object) })
 }
 
@@ -128,15 +148,56 @@ static POOLS: Spin<Vec<Weak<Pool>>> = Spin::new(Vec::new());
 /// The futures that failed and were not looked at: core and object, both as addresses.
 static UNSEEN: Spin<Option<HashMap<usize, usize>>> = Spin::new(None);
 
-/// The futures whose tasks run, by the threads that run them.
-static RUNNING: Spin<Vec<(usize, usize)>> = Spin::new(Vec::new());
+/// What one thread runs: the innermost task, which knows the one around it. Changed by that thread, attached; read by
+/// others, attached.
+struct Post {
+    thread: usize,
+    task: AtomicPtr<ffi::PyObject>,
+}
 
-/// Calls `look` with thread, future and submit site of every task that runs, under a short lock.
+/// The posts of all threads that run tasks.
+static POSTS: Spin<Vec<Arc<Post>>> = Spin::new(Vec::new());
+
+/// The calling thread is at this post until this is dropped.
+struct AtPost(Arc<Post>);
+
+impl AtPost {
+    fn new() -> Self {
+        let post = Arc::new(Post { thread: thread_token(), task: AtomicPtr::new(std::ptr::null_mut()) });
+        POSTS.lock().push(Arc::clone(&post));
+        POST.set(Arc::as_ptr(&post));
+        AtPost(post)
+    }
+}
+
+impl Drop for AtPost {
+    fn drop(&mut self) {
+        POST.set(null());
+        POSTS.lock().retain(|other| !Arc::ptr_eq(other, &self.0));
+    }
+}
+
+impl Post {
+    /// The thread runs this task from now on.
+    #[inline]
+    fn set(&self, task: *mut ffi::PyObject) {
+        // With the GIL, nobody reads meanwhile.
+        #[cfg(Py_GIL_DISABLED)]
+        let _posts = POSTS.lock();
+        self.task.store(task, Ordering::Relaxed);
+    }
+}
+
+/// Calls `look` with thread, future and submit site of every task that runs, under a short lock; attached.
 pub(crate) fn running(mut look: impl FnMut(usize, *mut ffi::PyObject, Option<Site>)) {
-    for (token, object) in RUNNING.lock().iter() {
-        let object = *object as *mut ffi::PyObject;
-        // SAFETY: `execute` has a reference as long as the future is on the list.
-        look(*token, object, unsafe { crate::native::core::<PyFuture>(object) }.site());
+    for post in POSTS.lock().iter() {
+        let mut object = post.task.load(Ordering::Relaxed);
+        while !object.is_null() {
+            // SAFETY: `execute` has a reference as long as the future is at a post.
+            let future = unsafe { crate::native::core::<PyFuture>(object) };
+            look(post.thread, object, future.site());
+            object = future.outer.load(Ordering::Relaxed);
+        }
     }
 }
 
@@ -174,11 +235,12 @@ pub(crate) fn after_fork_in_child() {
         for pool in pools.iter().filter_map(Weak::upgrade) {
             let (most, limit) = (pool.most.load(Ordering::Relaxed), pool.limit.load(Ordering::Relaxed));
             pool.tasks.after_fork_in_child(most, limit, pool.closed.load(Ordering::Relaxed));
+            pool.stats.after_fork_in_child();
             pool.workers.lock_after_fork(|workers| std::mem::forget(std::mem::take(workers)));
             pool.generation.store(generation(), Ordering::Release);
         }
     });
-    RUNNING.lock_after_fork(|running| std::mem::forget(std::mem::take(running)));
+    POSTS.lock_after_fork(|posts| std::mem::forget(std::mem::take(posts)));
     UNSEEN.lock_after_fork(|unseen| std::mem::forget(unseen.take()));
 }
 
@@ -187,6 +249,8 @@ impl Pool {
         let pool = Arc::new(Self {
             tasks: Tasks::new(most, 0),
             stats: Stats::default(),
+            at_once: AtomicU64::new(0),
+            stamp: AtomicU64::new(0),
             workers: Spin::new(Vec::new()),
             starter: Place::empty(),
             generation: AtomicU32::new(generation()),
@@ -227,6 +291,18 @@ impl Pool {
         }
         out.extend(known.iter().map(|(token, epoch)| Waker { token: *token, site, epoch: *epoch }));
         Claim::Proven
+    }
+
+    /// The time of a submit.
+    #[inline]
+    fn stamp(&self) -> u64 {
+        let waiting = self.tasks.length();
+        if waiting > MANY && waiting % STAMPED != 0 {
+            return self.stamp.load(Ordering::Relaxed) | ROUGH;
+        }
+        let time = now() & !ROUGH;
+        self.stamp.store(time, Ordering::Relaxed);
+        time
     }
 
     fn on_full(&self) -> OnFull {
@@ -273,12 +349,12 @@ impl Resource for Pool {
 
 /// Whether the calling thread is a worker of this pool.
 fn is_worker_of(pool: &Pool) -> bool {
-    std::ptr::eq(POOL.with(Cell::get), pool)
+    std::ptr::eq(WORKER.get().pool, pool)
 }
 
 /// Whether the calling thread is a worker of some pool.
 pub(crate) fn is_worker() -> bool {
-    !POOL.with(Cell::get).is_null()
+    !WORKER.get().pool.is_null()
 }
 
 /// A worker that waits for a task in its own pool's line runs it; whether it did.
@@ -292,47 +368,78 @@ pub(crate) fn help(py: Python<'_>, future: Future<'_>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Runs a claimed task to its end.
+/// Runs a claimed task to its end, in a thread that is a worker of its pool or none.
 fn run_here(py: Python<'_>, future: Future<'_>, pool: &Arc<Pool>) -> PyResult<()> {
-    let (outcome, _) = execute(py, future, pool, now());
-    conclude(py, future, pool, outcome)
+    let desk = is_worker_of(pool).then(|| WORKER.get().desk);
+    // SAFETY: a worker's desk is there as long as the thread is a worker.
+    let desk = desk.map(|desk| unsafe { &*desk });
+    let begun = now();
+    note(pool, desk, |desk| begin(desk, future, Some(begun)));
+    let outcome = at_post(|post| execute(py, future, pool, post));
+    note(pool, desk, |desk| desk.run.add(now().saturating_sub(begun)));
+    note(pool, desk, |desk| count(desk, &outcome));
+    conclude(py, future, outcome)
 }
 
-/// Calls a claimed task; what it came to, and when.
-fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, begun: u64) -> (PyResult<Bound<'py, PyAny>>, u64) {
-    pool.stats.queued.add(begun.saturating_sub(future.submitted.load(Ordering::Relaxed)));
-    pool.stats.started.fetch_add(1, Ordering::Relaxed);
+/// Runs something at the calling thread's post, which it gets for as long if it has none.
+fn at_post<R>(run: impl FnOnce(&Post) -> R) -> R {
+    // SAFETY: a thread's post is there as long as the cell says so.
+    if let Some(post) = unsafe { POST.get().as_ref() } {
+        return run(post);
+    }
+    run(&AtPost::new().0)
+}
+
+/// Notes something at the desk of the calling thread, if it is a worker.
+fn note(pool: &Pool, desk: Option<&Desk>, write: impl FnOnce(&Desk)) {
+    match desk {
+        Some(desk) => write(desk),
+        None => pool.stats.by_others(write),
+    }
+}
+
+/// Notes that a task begins, and how long it has waited if that is measured.
+#[inline]
+fn begin(desk: &Desk, future: Future<'_>, time: Option<u64>) {
+    desk.started.add(1);
+    let submitted = future.submitted.load(Ordering::Relaxed);
+    if let Some(time) = time
+        && submitted & ROUGH == 0
+    {
+        desk.queued.add(time.saturating_sub(submitted));
+    }
+}
+
+/// Notes how a task has ended.
+#[inline]
+fn count(desk: &Desk, outcome: &PyResult<Bound<'_, PyAny>>) {
+    if outcome.is_ok() { &desk.done } else { &desk.failed }.add(1);
+}
+
+/// Calls a claimed task; what it came to.
+fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, post: &Post) -> PyResult<Bound<'py, PyAny>> {
     let Some(work) = future.take_work(py) else {
-        return (Err(PyRuntimeError::new_err("raddle: a task without a function")), begun);
+        return Err(PyRuntimeError::new_err("raddle: a task without a function"));
     };
-    let (outer, outer_object) = (TASK.replace(std::ptr::from_ref(&*future)), OBJECT.replace(future.as_ptr()));
-    let me = thread_token();
+    let (outer, me) = (post.task.load(Ordering::Relaxed), post.thread);
+    future.outer.store(outer, Ordering::Relaxed);
     future.run_by(me);
-    RUNNING.lock().push((me, future.as_ptr() as usize));
+    post.set(future.as_ptr());
     cancel::enter(future.token.address(), me, epoch());
     let outcome = match cancel::asked() {
         Some(reason) => Err(cancel::error(py, reason)),
         None => {
             // An initializer may have set what tasks are to see.
             let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
-            future::in_context(py, context, || call(&work))
+            context::run(py, context, || call(&work))
         }
     };
     // The token may have been made meanwhile.
     cancel::leave(future.token.address(), me);
-    TASK.set(outer);
-    OBJECT.set(outer_object);
-    {
-        let mut running = RUNNING.lock();
-        if let Some(at) = running.iter().rposition(|task| task.1 == future.as_ptr() as usize) {
-            running.swap_remove(at);
-        }
-    }
-    let end = now();
-    pool.stats.run.add(end.saturating_sub(begun));
+    post.set(outer);
     // Before anybody hears of the end: what the task held on to is gone by then.
     work.release();
-    (outcome, end)
+    outcome
 }
 
 fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -348,22 +455,15 @@ fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// Ends a future with what its task came to.
-fn conclude(py: Python<'_>, future: Future<'_>, pool: &Pool, outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
+fn conclude(py: Python<'_>, future: Future<'_>, outcome: PyResult<Bound<'_, PyAny>>) -> PyResult<()> {
     match outcome {
-        Ok(value) => {
-            pool.stats.done.fetch_add(1, Ordering::Relaxed);
-            future::finish(py, future, value, false)?;
-        }
+        Ok(value) => future::finish(py, future, value, false)?,
         Err(error) if !future.token.is_empty() && cancel::is_answer(py, &error) => {
-            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
             discard(py, error);
-            future::give_up(py, future)?;
+            future::give_up(py, future)?
         }
-        Err(error) => {
-            pool.stats.failed.fetch_add(1, Ordering::Relaxed);
-            future::finish(py, future, into_value(py, error), true)?;
-        }
-    }
+        Err(error) => future::finish(py, future, into_value(py, error), true)?,
+    };
     Ok(())
 }
 
@@ -399,9 +499,9 @@ impl Meter {
         (self.tasks, self.wall) = (0, 0);
     }
 
-    /// A task has taken this long.
-    fn task(&mut self, took: u64) {
-        self.tasks += 1;
+    /// Some tasks have taken this long together.
+    fn tasks(&mut self, count: u32, took: u64) {
+        self.tasks += u64::from(count);
         self.wall += took;
     }
 
@@ -430,6 +530,50 @@ impl Meter {
             self.restart(Some(time));
         }
         due
+    }
+}
+
+/// A worker's look at the clock: after every task, or after some where they are quick.
+struct Watch {
+    /// When it last looked.
+    time: u64,
+    /// How many tasks in a row have been quick.
+    quick: u32,
+    /// How many tasks have been run since it looked.
+    skipped: u32,
+}
+
+impl Watch {
+    /// Whether the next task is to be timed.
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.quick < TIMED || self.skipped >= TIMED - 1
+    }
+
+    /// A task has ended that was timed.
+    fn timed(&mut self, desk: &Desk, meter: &mut Meter) {
+        let end = now();
+        let took = end.saturating_sub(self.time);
+        self.time = end;
+        self.quick = if took < QUICK { self.quick + 1 } else { 0 };
+        desk.run.add(took);
+        meter.tasks(1, took);
+    }
+
+    /// Looks at the clock if tasks have been run without.
+    fn catch_up(&mut self, desk: &Desk, meter: &mut Meter) {
+        if self.skipped == 0 {
+            return;
+        }
+        let end = now();
+        let took = end.saturating_sub(self.time);
+        meter.tasks(self.skipped, took);
+        if took > u64::from(self.skipped) * QUICK {
+            // One of them was not quick, and took nearly all of it.
+            self.quick = 0;
+            desk.run.add(took);
+        }
+        (self.time, self.skipped) = (end, 0);
     }
 }
 
@@ -490,12 +634,14 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
     let process = pool.generation.load(Ordering::Acquire);
     let me = thread_token();
     pool.workers.lock().push((me, epoch()));
-    POOL.set(Arc::as_ptr(pool));
+    let desk = pool.stats.join();
+    WORKER.set(Worker { pool: Arc::as_ptr(pool), desk: Arc::as_ptr(&desk) });
+    let AtPost(post) = &AtPost::new();
     let seat = Arc::new(Seat::default());
     let mut meter = Meter::new();
-    let mut time = now();
-    let mut attached = time;
-    meter.begin(time);
+    let mut watch = Watch { time: now(), quick: 0, skipped: 0 };
+    let mut attached = watch.time;
+    meter.begin(watch.time);
     let result = loop {
         if pool.generation.load(Ordering::Relaxed) != process {
             // The task forked: in the child this thread is no worker any more.
@@ -505,38 +651,51 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
             Next::Run(ticket) => {
                 let object = ticket.0.into_bound(py);
                 let future = future::expect(&object)?;
-                let (outcome, end) = execute(py, future, pool, time);
-                meter.task(end.saturating_sub(time));
-                time = end;
+                let timed = watch.is_due();
+                if timed {
+                    watch.catch_up(&desk, &mut meter);
+                }
+                begin(&desk, future, timed.then_some(watch.time));
+                let outcome = execute(py, future, pool, post);
+                match timed {
+                    true => watch.timed(&desk, &mut meter),
+                    false => watch.skipped += 1,
+                }
+                count(&desk, &outcome);
                 if pool.generation.load(Ordering::Relaxed) != process {
-                    break conclude(py, future, pool, outcome);
+                    break conclude(py, future, outcome);
                 }
                 // Who is woken by the result and submits at once finds this worker awake; unless callbacks,
                 // which may take their time, come first.
                 let early = !future.completion.is_listened_to();
                 if early {
                     pool.tasks.finished();
+                } else {
+                    watch.catch_up(&desk, &mut meter);
                 }
-                let concluded = conclude(py, future, pool, outcome);
+                let concluded = conclude(py, future, outcome);
                 if !early {
                     pool.tasks.finished();
-                    time = now();
+                    watch.time = now();
                 }
                 gil::release(object);
                 if let Err(error) = concluded {
                     // A callback raised what is no `Exception`.
                     gil::unraisable(py, error, std::ptr::null_mut());
                 }
-                if meter.keep(pool, time) && pool.tasks.wants_worker() {
+                if watch.skipped > 0 {
+                    continue;
+                }
+                if meter.keep(pool, watch.time) && pool.tasks.wants_worker() {
                     match pool.start_worker(py) {
                         Ok(None) => {}
                         Ok(Some(error)) | Err(error) => gil::unraisable(py, error, std::ptr::null_mut()),
                     }
                 }
-                if time.saturating_sub(attached) > TURN {
+                if watch.time.saturating_sub(attached) > TURN {
                     PyHost::unending().detached(|| {});
-                    time = now();
-                    attached = time;
+                    watch.time = now();
+                    attached = watch.time;
                 }
             }
             Next::Gone(ticket) => {
@@ -548,17 +707,19 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
             }
             Next::Leave => break Ok(()),
             Next::Sleep => {
-                meter.end(pool, time);
+                watch.catch_up(&desk, &mut meter);
+                meter.end(pool, watch.time);
                 if rest(pool, &seat) {
                     break Ok(());
                 }
-                time = now();
-                attached = time;
-                meter.begin(time);
+                watch.time = now();
+                attached = watch.time;
+                meter.begin(watch.time);
             }
         }
     };
-    POOL.set(null());
+    WORKER.set(NOBODY);
+    pool.stats.leave(&desk);
     pool.workers.lock().retain(|worker| worker.0 != me);
     result
 }
@@ -587,8 +748,7 @@ fn rest(pool: &Pool, seat: &Arc<Seat>) -> bool {
 fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, item: &Item) -> PyResult<()> {
     // SAFETY: a future of ours.
     let future = unsafe { Future::from_ptr(item.as_ptr()) };
-    let time = now();
-    future.submitted.store(time, Ordering::Relaxed);
+    future.submitted.store(pool.stamp(), Ordering::Relaxed);
     let patience = pool.patience.load(Ordering::Relaxed);
     let mut deadline = None;
     let mut late = false;
@@ -617,6 +777,7 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                 match pool.on_full() {
                     OnFull::CallerRuns => {
                         if future.completion.begin().is_ok() {
+                            pool.at_once.fetch_add(1, Ordering::Relaxed);
                             run_here(py, future, pool)?;
                         }
                         break;
@@ -636,14 +797,13 @@ fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, 
                         }
                     }
                     OnFull::Block => {
-                        let until = *deadline.get_or_insert(Deadline::at(time.saturating_add(patience)));
+                        let until = *deadline.get_or_insert(Deadline::at(now().saturating_add(patience)));
                         late = wait_for_room(py, executor, pool, key, until)?;
                     }
                 }
             }
         }
     }
-    pool.stats.submitted.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 
@@ -710,22 +870,29 @@ fn acknowledge(py: Python<'_>, ticket: Ticket) -> PyResult<()> {
 
 /// The type below `ThreadPoolExecutor`.
 pub(crate) struct PyExecutor {
-    pool: OnceLock<Arc<Pool>>,
+    /// Set by `__init__`; empty before.
+    line: Place,
 }
 
 type Me<'a> = This<'a, PyExecutor>;
 
 impl PyExecutor {
-    fn pool(&self) -> PyResult<&Arc<Pool>> {
-        self.pool.get().ok_or_else(|| PyRuntimeError::new_err("ThreadPoolExecutor.__init__() not called"))
+    /// Its line; kept as long as the executor.
+    fn line(&self) -> PyResult<Line<'_>> {
+        let line = self.line.address();
+        if line.is_null() {
+            return Err(PyRuntimeError::new_err("ThreadPoolExecutor.__init__() not called"));
+        }
+        // SAFETY: only lines are put there, once.
+        Ok(unsafe { Line::from_ptr(line) })
     }
 }
 
 impl Drop for PyExecutor {
     fn drop(&mut self) {
         // Its workers do what is in line and leave.
-        if let Some(pool) = self.pool.get() {
-            pool.close();
+        if let Ok(line) = self.line() {
+            line.pool.close();
         }
     }
 }
@@ -744,7 +911,8 @@ unsafe extern "C" fn py_submit(
                 "ThreadPoolExecutor.submit() missing 1 required positional argument: 'fn'",
             ));
         }
-        let pool = this.pool()?;
+        let line = this.line()?;
+        let pool = &line.pool;
         // SAFETY: the interpreter passes `count` positional arguments and behind them one for each keyword.
         let work = unsafe {
             let keywords = Bound::from_borrowed_ptr_or_opt(py, keywords);
@@ -759,14 +927,14 @@ unsafe extern "C" fn py_submit(
             let function = Bound::from_borrowed_ptr(py, *args);
             Work { function, args: tuple, keywords, context: context(py, pool)? }
         };
-        let item = future::new_task(py, pool, work, site::here())?;
+        let item = future::new_task(py, line, work, site::here())?;
         submit(py, &this.bound(py), pool, &item)?;
         Ok(item.into_ptr())
     })
 }
 
 fn context<'py>(py: Python<'py>, pool: &Pool) -> PyResult<Option<Bound<'py, PyAny>>> {
-    if pool.follows.load(Ordering::Relaxed) { copy_context(py).map(Some) } else { Ok(None) }
+    if pool.follows.load(Ordering::Relaxed) { context::snapshot(py).map(Some) } else { Ok(None) }
 }
 
 // `_submit_under(token, timeout, fn, args, kwargs)`: a task with a token of its own below the one given.
@@ -777,7 +945,8 @@ fast!(py_submit_under, PyExecutor, |py, this, fast| {
     let (function, positional) = (function.ok_or_else(missing)?, positional.ok_or_else(missing)?);
     let positional = positional.cast_into::<PyTuple>()?;
     let named = named.ok_or_else(missing)?.cast_into::<PyDict>()?;
-    let pool = this.pool()?;
+    let line = this.line()?;
+    let pool = &line.pool;
     let mut all: Vec<Bound<'_, PyAny>> = positional.iter().collect();
     all.extend(named.values());
     let keywords = (!named.is_empty()).then(|| PyTuple::new(py, named.keys())).transpose()?;
@@ -787,7 +956,7 @@ fast!(py_submit_under, PyExecutor, |py, this, fast| {
         keywords: keywords.map(Bound::into_any),
         context: context(py, pool)?,
     };
-    let item = future::new_task(py, pool, work, site::here())?;
+    let item = future::new_task(py, line, work, site::here())?;
     let parent = token.filter(|token| !token.is_none());
     let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
     // SAFETY: a future of ours.
@@ -808,7 +977,8 @@ fast!(py_map, PyExecutor, |py, this, fast| {
         Patience::None => Deadline::at(0),
     };
     args::check(deadline)?;
-    let pool = this.pool()?;
+    let line = this.line()?;
+    let pool = &line.pool;
     let executor = this.bound(py);
     let site = site::here();
     let mut futures = Vec::new();
@@ -821,7 +991,7 @@ fast!(py_map, PyExecutor, |py, this, fast| {
                 keywords: None,
                 context: context(py, pool)?,
             };
-            let item = future::new_task(py, pool, work, site)?;
+            let item = future::new_task(py, line, work, site)?;
             submit(py, &executor, pool, &item)?;
             futures.push(item);
         }
@@ -839,13 +1009,15 @@ impl Native for PyExecutor {
     const DICT: bool = true;
 
     fn fresh() -> Self {
-        PyExecutor { pool: OnceLock::new() }
+        PyExecutor { line: Place::empty() }
     }
 
     fn init(this: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let [line] = args::tuple("Executor", ["line"], 1, args, kwargs)?;
         let Some(line) = line else { return Err(PyTypeError::new_err("an executor needs a line")) };
-        let _ = this.pool.set(Arc::clone(&line_of(&line)?.pool));
+        line_of(&line)?;
+        // Once: futures and calls under way count on it.
+        this.line.get_or_put(line);
         Ok(())
     }
 
@@ -866,10 +1038,10 @@ impl Native for PyExecutor {
 
 /// A pool's line, as Python's side handles it: workers, who must not keep the executor, have this.
 pub(crate) struct PyLine {
-    pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
 }
 
-type Line<'a> = This<'a, PyLine>;
+pub(crate) type Line<'a> = This<'a, PyLine>;
 
 fn line_of<'a>(object: &'a Bound<'_, PyAny>) -> PyResult<Line<'a>> {
     if !object.is_instance(&crate::types::get(object.py(), Slot::Line))? {
@@ -998,9 +1170,9 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     entry(|py| {
         // SAFETY: a method of the type.
         let pool = &unsafe { Line::from_ptr(object) }.pool;
-        let stats = &pool.stats;
+        let (stats, sum) = (&pool.stats, pool.stats.sum());
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (done, failed, started) = (count(&stats.done), count(&stats.failed), count(&stats.started));
+        let (done, failed, started) = (sum.done.get(), sum.failed.get(), sum.started.get());
         let (workers, idle) = pool.tasks.workers();
         let percentile = |histogram: &raddle::pool::Histogram, share| {
             histogram.percentile(share).map(|duration| duration.as_secs_f64())
@@ -1008,17 +1180,17 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
         let measured = count(&stats.cpu_tasks);
         let per_task = |total: u64| (measured > 0).then(|| total as f64 / measured as f64 / 1e9);
         let dict = PyDict::new(py);
-        dict.set_item("submitted", count(&stats.submitted))?;
+        dict.set_item("submitted", pool.tasks.added() + count(&pool.at_once))?;
         dict.set_item("pending", pool.tasks.pending())?;
         dict.set_item("running", started.saturating_sub(done + failed))?;
         dict.set_item("done", done)?;
         dict.set_item("failed", failed)?;
         dict.set_item("workers", workers)?;
         dict.set_item("idle_workers", idle)?;
-        dict.set_item("queue_wait_p50", percentile(&stats.queued, 0.5))?;
-        dict.set_item("queue_wait_p99", percentile(&stats.queued, 0.99))?;
-        dict.set_item("run_time_p50", percentile(&stats.run, 0.5))?;
-        dict.set_item("run_time_p99", percentile(&stats.run, 0.99))?;
+        dict.set_item("queue_wait_p50", percentile(&sum.queued, 0.5))?;
+        dict.set_item("queue_wait_p99", percentile(&sum.queued, 0.99))?;
+        dict.set_item("run_time_p50", percentile(&sum.run, 0.5))?;
+        dict.set_item("run_time_p99", percentile(&sum.run, 0.99))?;
         dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
         dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
         dict.set_item("recommended_workers", pool.recommended_workers())?;

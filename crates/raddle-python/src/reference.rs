@@ -2,7 +2,7 @@
 
 use crate::gil;
 use pyo3::{Bound, PyAny, Python, ffi};
-use std::ptr::null_mut;
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A place for one reference, or none. Changed by one atomic exchange, attached.
@@ -106,7 +106,7 @@ impl Drop for Place {
 }
 
 /// A reference to a Python object, given back when dropped: attached, and outside all locks.
-pub(crate) struct Item(*mut ffi::PyObject);
+pub(crate) struct Item(NonNull<ffi::PyObject>);
 
 // SAFETY: reference counts change only in attached threads; nothing else is done through the pointer.
 unsafe impl Send for Item {}
@@ -116,20 +116,22 @@ impl Item {
     #[inline]
     pub(crate) fn new(object: *mut ffi::PyObject) -> Self {
         // SAFETY: a live object; attached.
-        unsafe { ffi::Py_INCREF(object) };
-        Item(object)
+        unsafe {
+            ffi::Py_INCREF(object);
+            Item(NonNull::new_unchecked(object))
+        }
     }
 
     /// The object's address.
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
-        self.0
+        self.0.as_ptr()
     }
 
     /// The reference itself.
     #[inline]
     pub(crate) fn into_ptr(self) -> *mut ffi::PyObject {
-        let object = self.0;
+        let object = self.as_ptr();
         std::mem::forget(self);
         object
     }
@@ -143,19 +145,20 @@ impl Item {
 
 impl From<Bound<'_, PyAny>> for Item {
     fn from(object: Bound<'_, PyAny>) -> Self {
-        Item(object.into_ptr())
+        // SAFETY: a reference is never null.
+        Item(unsafe { NonNull::new_unchecked(object.into_ptr()) })
     }
 }
 
 impl Clone for Item {
     fn clone(&self) -> Self {
-        Item::new(self.0)
+        Item::new(self.as_ptr())
     }
 }
 
 impl Drop for Item {
     fn drop(&mut self) {
         // SAFETY: the item owns the reference; items are dropped attached.
-        unsafe { gil::decref(self.0) };
+        unsafe { gil::decref(self.as_ptr()) };
     }
 }

@@ -2,14 +2,14 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::future::{self, Listener, PyFuture, ours};
+use crate::future::{self, Listener, Me as Future, PyFuture, ours};
 use crate::gil::{self, PyHost};
 use crate::lock::none;
 use crate::native::{Native, This, Visit, Which, methods};
 use crate::pool;
 use crate::reference::{Item, Place};
 use crate::types::Slot;
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyTimeoutError, PyTypeError};
 use pyo3::types::{PyAnyMethods, PySet, PySetMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::future::{Collector, Stage};
@@ -46,8 +46,7 @@ impl PyCollector {
         let object = crate::native::allocate::<PyCollector>(py, ty.cast())?;
         // SAFETY: just made, and seen by nobody; its core is replaced before use.
         unsafe {
-            let core = std::ptr::from_ref(crate::native::core::<PyCollector>(object)).cast_mut();
-            core.write(PyCollector { collector: Collector::new(need), first_exception });
+            *crate::native::core_mut(object) = PyCollector { collector: Collector::new(need), first_exception };
             Ok(Bound::from_owned_ptr(py, object))
         }
     }
@@ -160,6 +159,10 @@ fn foreign_state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
 fn state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
     match ours(future) {
         Some(this) => Ok((is_over(this.completion.stage()), this.is_failed())),
+        // SAFETY: a live object.
+        None if unsafe { ffi::PyCoro_CheckExact(future.as_ptr()) } != 0 => {
+            Err(PyTypeError::new_err("coroutines are not futures: see asyncio.wait"))
+        }
         None => under_condition(future, || foreign_state(future)),
     }
 }
@@ -225,51 +228,115 @@ fn wait_for(
     }
 }
 
-/// `wait(futures, timeout, return_when)` of a set: the set of those that are over, and of those that are not.
-pub(crate) fn wait<'py>(
-    py: Python<'py>,
-    futures: &Bound<'py, PyAny>,
-    timeout: Option<&Bound<'_, PyAny>>,
-    return_when: &str,
-) -> PyResult<(Bound<'py, PySet>, Bound<'py, PySet>)> {
-    let futures: Vec<Bound<'py, PyAny>> = futures.cast::<PySet>()?.iter().collect();
-    let mut open = Vec::new();
-    let mut over = 0;
-    let mut any_failed = false;
-    for future in &futures {
-        let (is_over, failed) = state(future)?;
-        if is_over {
-            over += 1;
-            any_failed |= failed;
-        } else {
-            open.push(future.clone());
+/// So many times [`wait_for_last`] looks for the last one.
+const LOOKS: u32 = 8;
+
+/// Waits until all these futures of ours are over, as far as that can be done without their telling a collector;
+/// `Ok(None)`: it cannot.
+///
+/// Pools run tasks in the order in which they were submitted. So the one that was submitted last is the last to end,
+/// or nearly so: who waits for all waits for this one, and has to be woken but once.
+fn wait_for_last(py: Python<'_>, futures: &[Bound<'_, PyAny>], deadline: Deadline) -> PyResult<Option<bool>> {
+    let known: Vec<Future<'_>> = futures.iter().filter_map(ours).collect();
+    if known.len() < futures.len() {
+        return Ok(None);
+    }
+    for future in &known {
+        if let Some(pool) = future.pool() {
+            pool.check_process(future)?;
+        }
+        if future.completion.stage() == Stage::Pending {
+            pool::help(py, *future)?;
         }
     }
+    let several = Several { foreign: false, futures: known.iter().map(|future| &**future).collect() };
+    let host = PyHost::new();
+    let result = host.detached(|| {
+        for _ in 0..LOOKS {
+            let open = known.iter().filter(|future| !is_over(future.completion.stage()));
+            let Some(last) = open.max_by_key(|future| future.submitted.load(Ordering::Relaxed)) else {
+                return Ok(Some(true));
+            };
+            if last.completion.is_done() {
+                // Cancelled, and nobody has acknowledged it.
+                return Ok(None);
+            }
+            let mut parking = Parking::new(Kind::Future, &several, last.address(), deadline, &host);
+            last.completion.wait_slow(&mut parking)?;
+        }
+        Ok(None)
+    });
+    match result {
+        Ok(over) => Ok(over),
+        Err(Stop::TimedOut) => Ok(Some(false)),
+        Err(Stop::Interrupted) => Err(fetch(py)),
+    }
+}
+
+/// Waits until `need` of these futures have told a collector that they are over.
+fn wait_for_told(
+    py: Python<'_>,
+    futures: &[Bound<'_, PyAny>],
+    need: usize,
+    first_exception: bool,
+    deadline: Deadline,
+) -> PyResult<()> {
+    let collector = PyCollector::make(py, need, first_exception)?;
+    let waited = futures
+        .iter()
+        .try_for_each(|future| attach(py, &collector, future))
+        .and_then(|()| wait_for(py, &collector, Some(futures), deadline));
+    for future in futures {
+        detach(&collector, future)?;
+    }
+    waited.map(drop)
+}
+
+/// Those of these futures that are not over, and whether one of the others failed.
+fn open_of<'py>(futures: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<(Vec<Bound<'py, PyAny>>, bool)> {
+    let (mut open, mut any_failed) = (Vec::new(), false);
+    for future in futures {
+        match state(&future)? {
+            (true, failed) => any_failed |= failed,
+            (false, _) => open.push(future),
+        }
+    }
+    Ok((open, any_failed))
+}
+
+/// `wait(futures, timeout, return_when)` of a set, which becomes the set of those that are over; and the set of those
+/// that are not.
+pub(crate) fn wait<'py>(
+    py: Python<'py>,
+    futures: &Bound<'py, PySet>,
+    timeout: Option<&Bound<'_, PyAny>>,
+    return_when: &str,
+) -> PyResult<Bound<'py, PySet>> {
+    let (mut open, any_failed) = open_of(futures.iter())?;
     let settled = match return_when {
-        "FIRST_COMPLETED" => over > 0,
+        "FIRST_COMPLETED" => open.len() < futures.len(),
         "FIRST_EXCEPTION" => any_failed,
         _ => false,
     };
     if !settled && !open.is_empty() {
         if let Patience::Until(deadline) = patience(timeout)? {
             args::check(deadline)?;
-            let need = if return_when == "FIRST_COMPLETED" { 1 } else { open.len() };
-            let collector = PyCollector::make(py, need, return_when == "FIRST_EXCEPTION")?;
-            let waited = open
-                .iter()
-                .try_for_each(|future| attach(py, &collector, future))
-                .and_then(|()| wait_for(py, &collector, Some(&open), deadline));
-            for future in &open {
-                detach(&collector, future)?;
+            let first_exception = return_when == "FIRST_EXCEPTION";
+            if return_when == "FIRST_COMPLETED" {
+                wait_for_told(py, &open, 1, false, deadline)?;
+            } else if first_exception || wait_for_last(py, &open, deadline)?.is_none() {
+                open = open_of(open.into_iter())?.0;
+                wait_for_told(py, &open, open.len(), first_exception, deadline)?;
             }
-            waited?;
         }
+        open = open_of(open.into_iter())?.0;
     }
-    let (done, not_done) = (PySet::empty(py)?, PySet::empty(py)?);
-    for future in &futures {
-        if state(future)?.0 { done.add(future)? } else { not_done.add(future)? }
+    let not_done = PySet::empty(py)?;
+    for future in open {
+        futures.discard(&future)?;
+        not_done.add(future)?;
     }
-    Ok((done, not_done))
+    Ok(not_done)
 }
 
 // as_completed

@@ -38,7 +38,7 @@ static HOLDER: AtomicPtr<AtomicPtr<u8>> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The calling thread's state.
 #[inline(always)]
-fn state() -> *mut u8 {
+pub(crate) fn state() -> *mut u8 {
     #[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
     {
         let holder = HOLDER.load(Ordering::Relaxed);

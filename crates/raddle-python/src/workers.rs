@@ -79,6 +79,10 @@ impl Desk {
 }
 
 impl Resource for Desk {
+    fn is_outside(&self) -> bool {
+        true
+    }
+
     fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
         Claim::Unknown
     }

@@ -15,6 +15,7 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import process as _process
 from typing import Any
 
 import raddle.cancel  # noqa: F401 - tells the extension what futures raise whose task was stopped
@@ -26,6 +27,9 @@ from raddle.multiprocessing._pickling import dump_with_buffers
 from raddle.threading import Thread
 
 __all__ = ["Crew", "MemoryLimitExceeded", "WorkerDied", "dump_task", "pool_context"]
+
+#: How often in a row a process may fail to be started, a tenth of a second apart, while there is none.
+MOST_FAILED_STARTS = 10
 
 _raddle.set_message_decoder(_worker.decode_message)
 
@@ -110,16 +114,18 @@ def pool_context(*, fork: bool = True) -> Any:
     Args:
         fork: whether forking is possible at all.
     """
+    from raddle._install import is_installed
     from raddle.multiprocessing import context
 
-    method = context._default_context.get_start_method(allow_none=True)
-    if method is None:
-        method = context._default_context.get_context().get_start_method()
-        if method == "fork" and _std_threading.active_count() > 1:
-            method = "forkserver"
+    default = context._default_context
+    chosen = default.chosen_method()
+    method: str = chosen or default.get_all_start_methods()[0]
+    # A program that does not know of raddle may rely on what a fork inherits.
+    if method == "fork" and not chosen and _std_threading.active_count() > 1 and not is_installed():
+        method = "forkserver"
     if method == "fork" and not fork:
         method = "spawn"
-    return context._default_context.get_context(method)
+    return default.get_context(method)
 
 
 class Crew:
@@ -169,6 +175,7 @@ class Crew:
         self._lock = _std_threading.RLock()
         self.keeper: Thread | None = None
         self.owner = os.getpid()
+        self._failed_starts = 0
         _crews.add(self)
 
     def begin(self, ahead: int) -> None:
@@ -179,13 +186,20 @@ class Crew:
         with self._lock:
             if self.keeper is not None:
                 return
-            try:
-                for slot in self.workers.want(ahead):
+            wanted = self.workers.want(ahead)
+            for at, slot in enumerate(wanted):
+                try:
                     self._start(slot)
-            finally:
-                self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers", daemon=not self.lasting)
-                self.keeper.start()
-                self.workers.dispatch()
+                except BaseException:
+                    for other in wanted[at + 1 :]:
+                        self.workers.give_up(other)
+                    # Those that could not be started are tried again when there is work for them.
+                    if not self.processes:
+                        raise
+                    break
+            self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers", daemon=not self.lasting)
+            self.keeper.start()
+            self.workers.dispatch()
 
     def submit(
         self, tag: int, parts: Any, name: str | None, retries: int = 0, limit: float | None = None
@@ -234,9 +248,11 @@ class Crew:
         try:
             with self._lock:
                 self._start(slot)
+            self._failed_starts = 0
         except Exception as error:
-            if self.workers.numbers()[2] == 0:
-                # There is nobody to run what waits.
+            self._failed_starts += 1
+            if not self.processes and self._failed_starts > MOST_FAILED_STARTS:
+                # There is nobody to run what waits, and will not be.
                 self._break(f"no worker process could be started: {error!r}", error)
 
     def on_died(
@@ -277,6 +293,7 @@ class Crew:
     def on_hopeless(self, futures: list[Future[Any]]) -> None:
         self.broken = "worker processes end before they are ready: the pool is not usable anymore"
         self._fail(futures, None)
+        self.close()
 
     def on_unfit_worker(self, error: BaseException) -> None:
         if self.on_unfit is not None:
@@ -402,6 +419,9 @@ def _after_fork_in_child() -> None:
             pass
     _descriptors.clear()
     _private.clear()
+    # What multiprocessing takes for children of this process it would end at exit.
+    for crew in list(_crews):
+        _process._children.difference_update(crew.processes.values())  # type: ignore[attr-defined]
 
 
 def _at_exit() -> None:

@@ -9,8 +9,10 @@
 //! that lock.
 
 mod collector;
+mod listeners;
 
 pub use collector::Collector;
+pub use listeners::Listeners;
 
 use crate::park::{Parking, Stop, wake};
 use crate::primitive::{AtomicU32, Futex, Ordering, Spin, const_unless_loom};
@@ -72,7 +74,7 @@ const HELD: u32 = 16;
 pub struct Completion<L> {
     word: Futex,
     sleepers: AtomicU32,
-    listeners: Spin<Vec<L>>,
+    listeners: Spin<Listeners<L>>,
 }
 
 impl<L> Default for Completion<L> {
@@ -85,7 +87,7 @@ impl<L> Completion<L> {
     const_unless_loom! {
         /// Pending, with nobody listening.
         pub fn new() -> Self {
-            Self { word: Futex::new(0), sleepers: AtomicU32::new(0), listeners: Spin::new(Vec::new()) }
+            Self { word: Futex::new(0), sleepers: AtomicU32::new(0), listeners: Spin::new(Listeners::new()) }
         }
     }
 
@@ -218,18 +220,18 @@ impl<L> Completion<L> {
     }
 
     /// Takes out the listeners that `which` picks, in the order in which they came.
-    pub fn take_listeners(&self, mut which: impl FnMut(&L) -> bool) -> Vec<L> {
+    pub fn take_listeners(&self, mut which: impl FnMut(&L) -> bool) -> Listeners<L> {
         let mut listeners = self.listeners.lock();
         if listeners.iter().all(&mut which) {
-            return std::mem::take(&mut *listeners);
+            return listeners.take();
         }
-        let (taken, kept) = std::mem::take(&mut *listeners).into_iter().partition(which);
-        *listeners = kept;
-        taken
+        let (taken, kept): (Vec<L>, Vec<L>) = listeners.take().into_iter().partition(which);
+        *listeners = kept.into_iter().collect();
+        taken.into_iter().collect()
     }
 
     /// Looks at the listeners under their lock.
-    pub fn with_listeners<R>(&self, look: impl FnOnce(&[L]) -> R) -> R {
+    pub fn with_listeners<R>(&self, look: impl FnOnce(&Listeners<L>) -> R) -> R {
         look(&self.listeners.lock())
     }
 

@@ -390,7 +390,7 @@ impl<'a> Parking<'a> {
 
     #[cfg(not(raddle_loom))]
     fn sleep(&mut self, word: &Futex, expected: u32) -> Result<(), Stop> {
-        self.publish(word, false);
+        self.publish(word, self.object.is_outside());
         let sleeping = self.sleep.as_mut().expect("published above");
         sleeping.publication.asleep(word, expected);
         let timed = self.deadline.is_timed();

@@ -11,12 +11,12 @@ mod stats;
 #[cfg(not(raddle_loom))]
 mod threads;
 
-pub use stats::{Histogram, Stats};
+pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]
 pub use threads::{JoinHandle, Lost, ThreadPool};
 
 use crate::park::{Key, Parking, Signal, Stop, wake};
-use crate::primitive::{AtomicU32, Futex, Ordering, Spin};
+use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, Spin};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -106,6 +106,8 @@ struct Inner<T> {
     most: usize,
     /// Most tasks in the line; 0 is no limit.
     limit: usize,
+    /// How many tasks have been added so far.
+    added: u64,
     closed: bool,
 }
 
@@ -140,6 +142,8 @@ impl<T> Inner<T> {
 #[derive(Debug)]
 pub struct Tasks<T> {
     inner: Spin<Inner<T>>,
+    /// How long the line was after the last change at its ends.
+    length: AtomicUsize,
     room: Signal,
 }
 
@@ -154,9 +158,10 @@ impl<T: Task> Tasks<T> {
             workers: 0,
             most,
             limit,
+            added: 0,
             closed: false,
         };
-        Self { inner: Spin::new(inner), room: Signal::new() }
+        Self { inner: Spin::new(inner), length: AtomicUsize::new(0), room: Signal::new() }
     }
 
     /// Adds a task. Never blocks.
@@ -172,6 +177,8 @@ impl<T: Task> Tasks<T> {
             return Err(Rejected::Full(task));
         }
         inner.line.push_back(task);
+        inner.added += 1;
+        self.length.store(inner.line.len(), Ordering::Relaxed);
         if inner.wants_worker() {
             return Ok(Added::Start);
         }
@@ -200,6 +207,7 @@ impl<T: Task> Tasks<T> {
     pub fn next(&self, seat: &Arc<Seat>) -> Next<T> {
         let mut inner = self.inner.lock();
         if let Some(task) = inner.line.pop_front() {
+            self.length.store(inner.line.len(), Ordering::Relaxed);
             if !task.claim() {
                 inner.gone -= 1;
                 return Next::Gone(task);
@@ -364,6 +372,17 @@ impl<T: Task> Tasks<T> {
         self.inner.lock().limit
     }
 
+    /// About how many tasks are in the line, without asking for the lock.
+    #[inline]
+    pub fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    /// How many tasks have been added so far.
+    pub fn added(&self) -> u64 {
+        self.inner.lock().added
+    }
+
     /// How many tasks wait.
     pub fn pending(&self) -> usize {
         self.inner.lock().pending()
@@ -381,7 +400,7 @@ impl<T: Task> Tasks<T> {
     pub fn after_fork_in_child(&self, most: usize, limit: usize, closed: bool) {
         self.inner.break_after_fork();
         let mut inner = self.inner.lock();
-        let fresh = Inner { most, limit, closed, ..Self::new(most, limit).inner.into_inner() };
+        let fresh = Inner { most, limit, closed, added: inner.added, ..Self::new(most, limit).inner.into_inner() };
         std::mem::forget(std::mem::replace(&mut *inner, fresh));
     }
 }

@@ -1,5 +1,9 @@
 //! What a pool knows about its work: counts, and times in histograms of fixed size.
+//!
+//! Each worker writes its own counts, so that nothing is shared while tasks run; who asks adds them up.
 
+use crate::primitive::Spin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,16 +11,15 @@ use std::time::Duration;
 const PARTS: usize = 4;
 const BUCKETS: usize = 40 * PARTS;
 
-/// Durations by their logarithm, from nanoseconds to minutes; adding is one atomic increment.
+/// Durations by their logarithm, from nanoseconds to minutes.
 #[derive(Debug)]
 pub struct Histogram {
     counts: [AtomicU32; BUCKETS],
-    total: AtomicU64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: [const { AtomicU32::new(0) }; BUCKETS], total: AtomicU64::new(0) }
+        Self { counts: [const { AtomicU32::new(0) }; BUCKETS] }
     }
 }
 
@@ -35,16 +38,18 @@ impl Histogram {
         2f64.powi(power as i32) * (1.0 + (part as f64 + 0.5) / PARTS as f64)
     }
 
-    /// Adds a duration, in nanoseconds.
+    /// Adds a duration, in nanoseconds. For one thread at a time.
     #[inline]
     pub fn add(&self, nanoseconds: u64) {
-        self.counts[Self::bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);
-        self.total.fetch_add(nanoseconds, Ordering::Relaxed);
+        let count = &self.counts[Self::bucket(nanoseconds)];
+        count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// The sum of all durations.
-    pub fn total(&self) -> Duration {
-        Duration::from_nanos(self.total.load(Ordering::Relaxed))
+    fn merge(&self, other: &Self) {
+        for (count, more) in self.counts.iter().zip(&other.counts) {
+            let sum = count.load(Ordering::Relaxed).wrapping_add(more.load(Ordering::Relaxed));
+            count.store(sum, Ordering::Relaxed);
+        }
     }
 
     /// What this share of the durations (0 to 1) stays below, within an eighth; `None` if there is none yet.
@@ -64,21 +69,58 @@ impl Histogram {
     }
 }
 
-/// Counts and times of a pool. All updates are relaxed: the figures of one instant may be some tasks apart.
+/// What one thread has done for a pool. Any thread may read it; only that one writes it, so that a count is a load
+/// and a store.
 #[derive(Debug, Default)]
-pub struct Stats {
-    /// Tasks taken in.
-    pub submitted: AtomicU64,
+pub struct Desk {
     /// Tasks begun.
-    pub started: AtomicU64,
+    pub started: Count,
     /// Tasks that ended with a value.
-    pub done: AtomicU64,
+    pub done: Count,
     /// Tasks that ended with an error.
-    pub failed: AtomicU64,
+    pub failed: Count,
     /// From being taken in to being begun.
     pub queued: Histogram,
     /// From being begun to the end.
     pub run: Histogram,
+}
+
+/// A number that one thread counts up.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more. For one thread at a time.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.get() + more, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Desk {
+    fn merge(&self, other: &Self) {
+        for (count, more) in
+            [&self.started, &self.done, &self.failed].into_iter().zip([&other.started, &other.done, &other.failed])
+        {
+            count.add(more.get());
+        }
+        self.queued.merge(&other.queued);
+        self.run.merge(&other.run);
+    }
+}
+
+/// Counts and times of a pool. The figures of one instant may be some tasks apart.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// The workers there are, and behind them what the others did, those who have left included.
+    desks: Spin<Vec<Arc<Desk>>>,
+    others: Spin<Desk>,
     /// Processor time of the workers while they had tasks, in nanoseconds.
     pub cpu: AtomicU64,
     /// The tasks that time was for.
@@ -88,6 +130,45 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// A desk for a worker that begins.
+    pub fn join(&self) -> Arc<Desk> {
+        let desk = Arc::new(Desk::default());
+        self.desks.lock().push(Arc::clone(&desk));
+        desk
+    }
+
+    /// The worker at this desk leaves; what it has done stays.
+    pub fn leave(&self, desk: &Arc<Desk>) {
+        let mut desks = self.desks.lock();
+        if let Some(at) = desks.iter().position(|other| Arc::ptr_eq(other, desk)) {
+            desks.swap_remove(at);
+            self.others.lock().merge(desk);
+        }
+    }
+
+    /// Notes what a thread did that is no worker.
+    pub fn by_others(&self, note: impl FnOnce(&Desk)) {
+        note(&self.others.lock());
+    }
+
+    /// All together.
+    pub fn sum(&self) -> Desk {
+        let sum = Desk::default();
+        let desks = self.desks.lock();
+        sum.merge(&self.others.lock());
+        desks.iter().for_each(|desk| sum.merge(desk));
+        sum
+    }
+
+    /// In a forked child: the workers are gone, and a lock may have been held.
+    pub fn after_fork_in_child(&self) {
+        let mut gone = Vec::new();
+        self.desks.lock_after_fork(|desks| gone = std::mem::take(desks));
+        self.others.lock_after_fork(|others| gone.iter().for_each(|desk| others.merge(desk)));
+        // A thread that is gone may have been in the middle of changing the list.
+        std::mem::forget(gone);
+    }
+
     /// Adds a stretch of work: its processor time and wall time in nanoseconds, and how many tasks it was.
     /// What is long past weighs less: the work may have changed.
     pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
@@ -131,6 +212,22 @@ mod tests {
             assert!((found / truth - 1.0).abs() <= 0.125, "{share}: {found} for {truth}");
         }
         assert_eq!(Histogram::default().percentile(0.5), None);
+    }
+
+    #[test]
+    fn what_a_worker_did_stays_when_it_leaves() {
+        let stats = Stats::default();
+        let desks = [stats.join(), stats.join()];
+        for desk in &desks {
+            desk.done.add(2);
+            desk.run.add(1_000);
+        }
+        stats.by_others(|desk| desk.done.add(1));
+        assert_eq!(stats.sum().done.get(), 5);
+        stats.leave(&desks[0]);
+        stats.leave(&desks[0]);
+        assert_eq!(stats.sum().done.get(), 5);
+        assert!(stats.sum().run.percentile(0.5).is_some());
     }
 
     #[test]

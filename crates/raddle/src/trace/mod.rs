@@ -169,6 +169,11 @@ pub trait Resource: Sync {
     /// Called with a waiter held still, so that the object is alive; takes only short locks.
     fn wakers(&self, kind: Kind, out: &mut Vec<Waker>) -> Claim;
 
+    /// Whether another process may end any wait for it: nothing in this one can prove that a wait has no end.
+    fn is_outside(&self) -> bool {
+        false
+    }
+
     /// A waiter gave up or was served after waiting this long, in nanoseconds.
     fn waited(&self, _nanoseconds: u64) {}
 }

@@ -317,7 +317,7 @@ impl<H: Host> Workers<H> {
 
     /// Asks for workers until there are this many, ahead of need: their numbers, to be started by the caller.
     pub fn want(&self, least: usize) -> Vec<Slot> {
-        self.lock().plan.start(least)
+        self.lock().plan.start(least, now())
     }
 
     /// A process was started for a worker. `file` and `bell` are this side's descriptors of its channels.
@@ -355,14 +355,9 @@ impl<H: Host> Workers<H> {
         }
     }
 
-    /// No process could be started for a worker.
+    /// No process could be started for a worker. It is tried again after a moment, if tasks wait.
     pub fn give_up(&self, slot: Slot) {
-        let mut out = Vec::new();
-        let mut state = self.lock();
-        let _ = state.plan.died(slot);
-        state.decide(&self.host, now(), &mut out);
-        drop(state);
-        self.deliver(out);
+        self.lock().plan.not_started(slot, now());
         self.watch.ring();
     }
 
@@ -588,11 +583,15 @@ impl<T: Send + 'static> State<T> {
             }
         }
         while self.read(slot, out) {}
+        let next = self.plan.first(slot);
         self.take_back(slot);
+        // It may be the task that no worker survives being handed.
+        let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(id));
         let Some(post) = self.posts.remove(&slot) else { return };
         watch.remove(post.replies.bell().fd());
         watch.remove(post.process.fd.as_raw_fd());
-        let lost = self.plan.died(slot);
+        let mut lost = self.plan.died(slot);
+        lost.tasks.extend(blamed);
         let Post { process, memory, damaged, .. } = post;
         out.push(Delivery::Event(Event::Died { slot, pid: process.pid, lost, memory, damaged }));
     }
@@ -622,7 +621,7 @@ impl<T: Send + 'static> State<T> {
                 },
             }
         }
-        out.extend(self.plan.start(0).into_iter().map(|slot| Delivery::Event(Event::Start(slot))));
+        out.extend(self.plan.start(0, moment).into_iter().map(|slot| Delivery::Event(Event::Start(slot))));
         if self.plan.is_hopeless() && !self.hopeless {
             self.hopeless = true;
             self.plan.close();

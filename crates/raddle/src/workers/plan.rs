@@ -18,6 +18,10 @@ pub type Slot = u64;
 const AHEAD: u64 = 4_000_000;
 /// The most tasks in a worker's line.
 const DEEPEST: u64 = 128;
+/// After how long a start that has failed is tried again, in nanoseconds.
+const START_AGAIN: u64 = 100_000_000;
+/// How many workers may end while a task is being handed to them.
+const MOST_UNTAKEN: u32 = 2;
 /// About what it takes a sleeping worker to wake up, in nanoseconds.
 const WAKE: u64 = 50_000;
 /// So many tasks in each worker's line last for a while.
@@ -47,6 +51,8 @@ struct Entry<T> {
     limit: Option<u64>,
     /// Whether the caller was told that it begins.
     begun: bool,
+    /// How many workers ended while it was next in their line, and had not taken it.
+    untaken: u32,
 }
 
 /// What a worker is up to.
@@ -158,6 +164,8 @@ pub struct Plan<T> {
     next_slot: Slot,
     /// Workers that ended before they were ready, in a row.
     failures: u32,
+    /// None is to be started before.
+    start_after: u64,
     closed: bool,
     counts: Counts,
 }
@@ -173,6 +181,7 @@ impl<T> Plan<T> {
             next_id: 1,
             next_slot: 1,
             failures: 0,
+            start_after: 0,
             closed: false,
             counts: Counts::default(),
         }
@@ -236,7 +245,7 @@ impl<T> Plan<T> {
         let id = self.next_id;
         self.next_id += 1;
         self.counts.submitted += 1;
-        self.tasks.insert(id, Entry { task, message: Some(message), retries, limit, begun: false });
+        self.tasks.insert(id, Entry { task, message: Some(message), retries, limit, begun: false, untaken: 0 });
         self.pending.push_back(id);
         id
     }
@@ -356,8 +365,8 @@ impl<T> Plan<T> {
     // Workers
 
     /// How many workers are to be started now, and their numbers. Each must end in [`died`](Self::died).
-    pub fn start(&mut self, at_least: usize) -> Vec<Slot> {
-        if self.is_hopeless() {
+    pub fn start(&mut self, at_least: usize, now: u64) -> Vec<Slot> {
+        if self.is_hopeless() || now < self.start_after {
             return Vec::new();
         }
         let usable = self.workers.values().filter(|worker| matches!(worker.phase, Phase::Starting | Phase::Ready));
@@ -370,6 +379,24 @@ impl<T> Plan<T> {
         let room = self.rules.workers.saturating_sub(all);
         let least = if self.closed { 0 } else { at_least.saturating_sub(all) };
         (0..wanted.max(least).min(room)).map(|_| self.enlist()).collect()
+    }
+
+    /// No process could be started for a worker: the next try is to be made later.
+    pub fn not_started(&mut self, slot: Slot, now: u64) {
+        self.workers.remove(&slot);
+        self.start_after = now + START_AGAIN;
+    }
+
+    /// A worker ended that had not taken this task, the next in its line. Too often, and the task is lost with it.
+    pub fn blame(&mut self, id: Id) -> Option<T> {
+        let entry = self.tasks.get_mut(&id)?;
+        entry.untaken += 1;
+        if entry.untaken <= MOST_UNTAKEN {
+            return None;
+        }
+        self.pending.retain(|other| *other != id);
+        self.counts.lost += 1;
+        self.tasks.remove(&id).map(|entry| entry.task)
     }
 
     fn enlist(&mut self) -> Slot {
@@ -586,7 +613,8 @@ impl<T> Plan<T> {
             let busy = (worker.busy_until > now).then_some(worker.busy_until);
             [stuck, late, is_idle.then(|| worker.began + self.rules.idle), busy]
         });
-        looks.flatten().min()
+        let start = (self.start_after > now && !self.pending.is_empty()).then_some(self.start_after);
+        looks.flatten().chain(start).min()
     }
 }
 

@@ -12,7 +12,6 @@ from concurrent.futures._base import (
     DoneAndNotDoneFutures,
     InvalidStateError,
 )
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import raddle.cancel  # noqa: F401 - tells the extension what to raise in tasks that are to stop
@@ -60,12 +59,10 @@ def wait(
     Note:
         Blocks with the GIL released. In a task, futures of its own pool that have not begun are run instead.
     """
-    futures = set(fs)
-    if any(isinstance(future, CoroutineType) for future in futures):
-        raise TypeError("coroutines are not futures: see asyncio.wait")
+    done = set(fs)
     if return_when not in (FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED):
         raise ValueError(f"Invalid return condition: {return_when!r}")
-    done, not_done = _raddle.futures_wait(futures, timeout, return_when)
+    not_done = _raddle.futures_wait(done, timeout, return_when)
     return DoneAndNotDoneFutures(done, not_done)
 
 
