@@ -42,6 +42,8 @@ class Area(NamedTuple):
     """Other ways to a constructor, as (module, name, public name): only for finding what was missed."""
     package: str | None = None
     """The package whose import replaces it, if that has not been imported yet: who never does pays nothing."""
+    only: tuple[str, ...] = ()
+    """The only names that are replaced, where the others are not for programs."""
 
 
 AREAS = (
@@ -58,7 +60,16 @@ AREAS = (
     Area("concurrent.futures._base", package="concurrent.futures"),
     Area("concurrent.futures.thread", package="concurrent.futures"),
     Area("concurrent.futures", package="concurrent.futures"),
+    Area("concurrent.futures.process", package="concurrent.futures.process"),
+    Area("multiprocessing", package="multiprocessing"),
+    Area("multiprocessing.pool", package="multiprocessing.pool"),
+    Area("multiprocessing.connection", package="multiprocessing", only=("wait",)),
+    # What children are told: they install too.
+    Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),
 )
+
+#: Modules with a class that is made of the insides of a standard class: they are loaded with that class in its place.
+_BUILT_ON = {"multiprocessing.synchronize": ("threading", "Barrier")}
 
 # Public functions that look their type up at each call, so that taking them early does no harm.
 _FOLLOWERS = {"threading.RLock"}
@@ -71,7 +82,8 @@ class Installation:
 
     Attributes:
         replaced: the standard names that are raddle's now, such as ``"threading.Lock"``. Those of
-            ``concurrent.futures`` are replaced when that is imported, and listed from then on.
+            ``concurrent.futures`` and ``multiprocessing`` are replaced when those are imported, and listed from then
+            on.
         missed: sentences about what still is the standard library's. Looked for at the first access, in the
             modules that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand.
     """
@@ -137,6 +149,11 @@ def uninstall() -> None:
                 getattr(mirror, "_uninstalled", _nothing)()
 
 
+def is_installed() -> bool:
+    """Whether ``install()`` has been called, and not undone."""
+    return _current is not None
+
+
 def _nothing() -> None:
     pass
 
@@ -160,11 +177,12 @@ def _load(areas: Iterable[Area]) -> list[tuple[Area, ModuleType, ModuleType]]:
 
 
 class _Finder:
-    """Replaces the names of a package when it is imported after ``install()``."""
+    """Replaces the names of a package when it, or its mirror, is imported after ``install()``; see also _BUILT_ON."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        areas = [area for area in AREAS if area.package == name]
-        if not areas:
+        areas = [area for area in AREAS if area.package in (name, name.removeprefix("raddle."))]
+        base = _BUILT_ON.get(name)
+        if not areas and base is None:
             return None
         for finder in sys.meta_path:
             if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
@@ -175,12 +193,27 @@ class _Finder:
         load = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
+            if base is not None:
+                self._load_on(base, load, module)
+                return
             load(module)
-            self._replace(areas)
+            mirror = sys.modules.get(f"raddle.{name}")
+            # A mirror imports its package before it has names of its own: then it is too early, and it comes here too.
+            if mirror is None or not getattr(mirror.__spec__, "_initializing", False):
+                self._replace(areas)
 
         # On this one loader, which stays what it is to whoever asks it for the source.
         loader.exec_module = exec_module
         return spec
+
+    def _load_on(self, base: tuple[str, str], load: Any, module: ModuleType) -> None:
+        owner, name = sys.modules[base[0]], base[1]
+        now = getattr(owner, name)
+        setattr(owner, name, getattr(_originals, name))
+        try:
+            load(module)
+        finally:
+            setattr(owner, name, now)
 
     def _replace(self, areas: list[Area]) -> None:
         # Loaded without the lock: another thread may hold it and wait for an import of this one.
@@ -205,7 +238,7 @@ def _in_main_interpreter() -> bool:
 
 
 def _replace(done: Installation, area: Area, standard: ModuleType, mirror: ModuleType) -> None:
-    wanted = {name: name for name in _public_names(standard)} | dict(area.private)
+    wanted = {name: name for name in area.only or _public_names(standard)} | dict(area.private)
     for name, mirrored in sorted(wanted.items()):
         old, new = vars(standard).get(name, _MISSING), getattr(mirror, mirrored, _MISSING)
         if old is _MISSING or new is _MISSING or new is old or old is None or isinstance(new, ModuleType):
@@ -264,7 +297,7 @@ def _public_names(module: ModuleType) -> set[str]:
 def _is_owner(name: str) -> bool:
     """Whether a module is raddle's, or one that owns the standard objects."""
     owners = {"_thread", "_queue", "_weakref"} | {area.standard for area in AREAS}
-    return name in owners or name == "raddle" or name.startswith("raddle.")
+    return name in owners or name == "raddle" or name.startswith(("raddle.", "multiprocessing."))
 
 
 def _modules() -> Iterator[tuple[str, ModuleType]]:

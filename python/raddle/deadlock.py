@@ -141,6 +141,8 @@ class _Settings:
     on_stall = "report"
     file: TextIO | None = None
     path: str | None = None
+    #: What is recorded, as ``enable()`` takes it; None until that is called.
+    recorded: dict[str, bool] | None = None
 
 
 _settings = _Settings()
@@ -181,12 +183,22 @@ def enable(
             pass  # an error now, not at the first report
     _settings.on_deadlock, _settings.on_stall = on_deadlock, on_stall
     _settings.file, _settings.path = report, path
+    _settings.recorded = {"sites": sites, "order": order, "timeouts": timeouts}
     _raddle.record(sites, order, timeouts)
+
+
+def _for_child() -> dict[str, Any] | None:
+    """What another process gives to ``enable()`` to have the settings of this one; None for the first ones."""
+    if _settings.recorded is None:
+        return None
+    chosen = {"on_deadlock": _settings.on_deadlock, "on_stall": _settings.on_stall, "report": _settings.path}
+    return {**chosen, **_settings.recorded}
 
 
 def disable() -> None:
     """Report nothing and keep nothing, until ``enable()``. Reports so far are kept."""
     _settings.on_deadlock = _settings.on_stall = "ignore"
+    _settings.recorded = {"sites": False, "order": False, "timeouts": False}
     _raddle.record(False, False, False)
 
 

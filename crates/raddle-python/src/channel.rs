@@ -614,13 +614,14 @@ impl Resource for Descriptors {
 }
 
 /// Waits until one of the descriptors is readable, or is at its end: the numbers of those that are, in the list. None are
-/// if the time is up.
+/// if the time is up. A process that is given is what the wait is shown to be for.
 #[pyfunction]
-#[pyo3(signature = (descriptors, timeout=None))]
+#[pyo3(signature = (descriptors, timeout=None, process=None))]
 pub(crate) fn wait_readable(
     py: Python<'_>,
     descriptors: Vec<RawFd>,
     timeout: Option<&Bound<'_, PyAny>>,
+    process: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Vec<usize>> {
     let mut asked: Vec<libc::pollfd> =
         descriptors.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
@@ -629,9 +630,10 @@ pub(crate) fn wait_readable(
         Patience::Until(deadline) => deadline,
     };
     args::check(deadline)?;
+    let (kind, name) = process.map_or((Kind::Ready, 0), |process| (Kind::Exit, process.as_ptr() as usize));
     let host = PyHost::new();
     let ended = host.detached(|| {
-        let mut parking = Parking::new(Kind::Ready, &Descriptors, 0, deadline, &host);
+        let mut parking = Parking::new(kind, &Descriptors, name, deadline, &host);
         loop {
             parking.park_outside(Outside::Descriptors(&mut asked), Deadline::NEVER)?;
             if asked.iter().any(|one| one.revents != 0) {

@@ -89,12 +89,14 @@ mod _raddle {
         site::check(py)
     }
 
-    /// Before a fork: idle threads of the operating system end, and those that begin a run get as far as Python.
+    /// Before a fork: idle threads of the operating system end, and that of timers if there are none; threads that
+    /// begin a run get as far as Python.
     ///
     /// From 3.12 on the interpreter counts them, and warns if the process has more than one.
     #[pyfunction]
     fn before_fork() {
         gil::PyHost::unending().detached(|| {
+            timer::retire();
             raddle::thread::retire();
             gil::wait_for_arrivals();
         });

@@ -69,6 +69,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
         Kind::Receive => "Connection.recv",
         Kind::Send => "Connection.send",
         Kind::Ready => "connection.wait",
+        Kind::Exit => "Process.join",
     }
 }
 

@@ -158,6 +158,11 @@ pub(crate) fn close() {
     }
 }
 
+/// Before a fork, detached: without timers there is no thread for them.
+pub(crate) fn retire() {
+    TIMERS.retire();
+}
+
 /// In a forked child: the parent's timers do not exist here.
 pub(crate) fn after_fork_in_child() {
     TIMERS.after_fork_in_child();

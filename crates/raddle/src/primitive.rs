@@ -80,6 +80,18 @@ mod real {
         }
     }
 
+    /// The kernel's number for the calling thread.
+    pub(crate) fn thread_number() -> i32 {
+        // SAFETY: no preconditions, cannot fail.
+        unsafe { libc::gettid() }
+    }
+
+    /// Whether the thread of this process with this number has vanished from the kernel's list.
+    pub(crate) fn thread_is_gone(number: i32) -> bool {
+        // SAFETY: signal 0 is none; only whether the thread exists is asked.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) != 0 }
+    }
+
     #[cfg(test)]
     #[test]
     fn the_token_is_what_pthread_self_says() {

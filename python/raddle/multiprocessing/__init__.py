@@ -1,7 +1,8 @@
-"""Processes, and what goes between them: ``multiprocessing`` with raddle's queues and pipes.
+"""Processes, and what goes between them: ``multiprocessing`` with raddle's queues and pipes, and faster starts.
 
-``Queue``, ``JoinableQueue``, ``SimpleQueue``, ``Pipe`` and ``get_context`` are raddle's own. All other names are the
-standard library's objects, and so are the submodules that are not here. Start methods are shared with it.
+``Process``, ``Pool``, the queues, ``Pipe`` and ``get_context`` are raddle's own. All other
+names are the standard library's objects, and so are the submodules that are not here. The start method is shared with
+it.
 """
 
 import importlib
@@ -9,10 +10,11 @@ import multiprocessing as _std
 from typing import TYPE_CHECKING, Any
 
 from raddle.multiprocessing import context as context
-from raddle.queue import ShutDown
 
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
+
+    from raddle.queue import ShutDown
 
 _default = context._default_context
 
@@ -21,6 +23,7 @@ _OWN = (
     "JoinableQueue",
     "Pipe",
     "Pool",
+    "Process",
     "Queue",
     "SimpleQueue",
     "get_all_start_methods",
@@ -34,10 +37,15 @@ globals().update({name: getattr(_default, name) for name in _OWN})
 
 __all__ = [*_std.__all__, "ShutDown"]
 
-_SUBMODULES = ("connection", "context", "pool", "queues")
+_SUBMODULES = ("connection", "context", "pool", "queues", "spawn")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ShutDown":
+        # A child that has no queue need not load what comes with them.
+        from raddle.queue import ShutDown
+
+        return ShutDown
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     try:

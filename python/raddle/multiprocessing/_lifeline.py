@@ -18,7 +18,7 @@ import signal
 from _thread import RLock
 from weakref import WeakSet
 
-__all__ = ["Lifeline", "hold"]
+__all__ = ["Lifeline", "hold", "let_go"]
 
 # Held while the set below and the descriptors in it change, and over a fork.
 _lock = RLock()
@@ -96,20 +96,25 @@ def hold(fd: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def let_go() -> None:
+    """Close what this process holds, and so outlive the processes that have the other ends."""
+    for fd, identity in _held:
+        # A program that closes all descriptors, as daemons do, may have another file under this number.
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == identity:
+            os.close(fd)
+    _held.clear()
+
+
 def _after_fork_in_child() -> None:
     try:
         for lifeline in list(_lifelines):
             lifeline._close_write()
         _lifelines.clear()
-        for fd, identity in _held:
-            # A program that closes all descriptors, as daemons do, may have another file under this number.
-            try:
-                status = os.fstat(fd)
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) == identity:
-                os.close(fd)
-        _held.clear()
+        let_go()
     finally:
         _lock.release()
 

@@ -20,9 +20,9 @@ pub use cached::{IDLE, Job, MOST_IDLE, after_fork_in_child, idle, resume, retire
 #[cfg(not(raddle_loom))]
 mod cached {
     use super::handover::{Idle, Worker};
-    use super::traits::{Mask, Traits, default_stack, is_gone, number};
+    use super::traits::{Mask, Traits, default_stack};
     use crate::park::{Alone, Deadline, generation, now};
-    use crate::primitive::yield_now;
+    use crate::primitive::{thread_is_gone as is_gone, thread_number as number, yield_now};
     use crate::trace::thread::Thread;
     use std::io;
     use std::sync::Arc;

@@ -109,15 +109,3 @@ pub(super) fn default_stack() -> usize {
     }
     size
 }
-
-/// The kernel's number for the calling thread.
-pub(super) fn number() -> i32 {
-    // SAFETY: no preconditions, cannot fail.
-    unsafe { libc::gettid() }
-}
-
-/// Whether the thread of this process with this number has vanished from the kernel's list.
-pub(super) fn is_gone(number: i32) -> bool {
-    // SAFETY: signal 0 is none; only whether the thread exists is asked.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) != 0 }
-}

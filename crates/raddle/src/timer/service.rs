@@ -6,11 +6,14 @@
 
 use super::heap::{DeadlineHeap, Ticket};
 use crate::park::{Alone, Deadline, Key, Parking, Signal, Stop, now};
-use crate::primitive::{Spin, yield_now};
+use crate::primitive::{Spin, thread_is_gone, thread_number, yield_now};
 use crate::trace::{Claim, Kind, Resource, Waker};
 
 /// How long the thread stays without any timer, in nanoseconds.
 const IDLE: u64 = 2_000_000_000;
+
+/// How long [`Timers::retire`] waits for the kernel, in nanoseconds: by far longer than it ever takes.
+const KERNEL: u64 = 1_000_000_000;
 
 /// Whether there is a thread to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,10 @@ struct State<V> {
     closed: bool,
     /// Taken out and not yet through `serve`.
     serving: bool,
+    /// The thread is to end at once if there is no timer.
+    retiring: bool,
+    /// The thread's number in the kernel; 0 before it has begun.
+    number: i32,
     /// When the thread looks next if nobody wakes it.
     looks_at: u64,
 }
@@ -50,6 +57,8 @@ impl<V: Send + 'static> Timers<V> {
                 service: Service::None,
                 closed: false,
                 serving: false,
+                retiring: false,
+                number: 0,
                 looks_at: 0,
             }),
             earlier: Signal::new(),
@@ -136,8 +145,27 @@ impl<V: Send + 'static> Timers<V> {
         state.heap.take_all().into_iter().map(|(_, value)| value).collect()
     }
 
+    /// Ends the thread if it has no timers, and waits until the kernel has forgotten it. To be called before a fork; a
+    /// timer that is added starts another.
+    pub fn retire(&self) {
+        let mut state = self.state.lock();
+        if state.service != Service::Running || state.serving || state.number == 0 || state.heap.peek().is_some() {
+            return;
+        }
+        let number = state.number;
+        state.retiring = true;
+        drop(state);
+        self.earlier.notify_all();
+        let end = now() + KERNEL;
+        // Not longer than it is wanted: a timer that somebody adds meanwhile keeps it.
+        while !thread_is_gone(number) && now() < end && self.is_empty() {
+            yield_now();
+        }
+    }
+
     fn run(&'static self) {
         crate::trace::thread::Thread::unseen().stand_in();
+        self.state.lock().number = thread_number();
         let mut empty_since = None;
         loop {
             let time = now();
@@ -152,13 +180,17 @@ impl<V: Send + 'static> Timers<V> {
             }
             let next = match state.heap.peek() {
                 Some((deadline, _)) => {
+                    let deadline = *deadline;
                     empty_since = None;
-                    *deadline
+                    state.retiring = false;
+                    deadline
                 }
                 None => {
                     let end = *empty_since.get_or_insert(time) + IDLE;
-                    if end <= time && state.service == Service::Running {
+                    if (end <= time || state.retiring) && state.service == Service::Running {
                         state.service = Service::None;
+                        state.retiring = false;
+                        state.number = 0;
                         return;
                     }
                     end.max(time + 1)
@@ -188,6 +220,8 @@ impl<V: Send + 'static> Timers<V> {
         state.service = Service::None;
         state.closed = false;
         state.serving = false;
+        state.retiring = false;
+        state.number = 0;
         state.looks_at = 0;
     }
 }
@@ -222,6 +256,33 @@ mod tests {
         drop(sender);
         assert_eq!(receiver.iter().collect::<Vec<_>>(), [1, 3]);
         assert!(TIMERS.is_empty());
+    }
+
+    #[test]
+    fn a_retired_thread_is_gone_and_the_next_timer_has_another() {
+        static LINE: Timers<Sender<()>> = Timers::new(|sender| sender.send(()).unwrap());
+        let (sender, receiver) = channel();
+        for _ in 0..100 {
+            LINE.add(Deadline::after(Duration::ZERO), sender.clone()).unwrap();
+            receiver.recv().unwrap();
+            while LINE.is_serving() {
+                yield_now();
+            }
+            let number = LINE.state.lock().number;
+            LINE.retire();
+            assert!(thread_is_gone(number));
+        }
+        LINE.retire();
+    }
+
+    #[test]
+    fn a_thread_with_timers_does_not_retire() {
+        static LINE: Timers<Sender<()>> = Timers::new(|sender| sender.send(()).unwrap());
+        let (sender, receiver) = channel();
+        LINE.add(Deadline::after(Duration::from_millis(50)), sender).unwrap();
+        LINE.retire();
+        assert_eq!(LINE.len(), 1);
+        receiver.recv().unwrap();
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub enum Kind {
     Send,
     /// One of several descriptors to be ready.
     Ready,
+    /// The end of another process.
+    Exit,
 }
 
 /// How sure it is that nobody but the wakers named can end a wait.
