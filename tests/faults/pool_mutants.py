@@ -13,14 +13,14 @@ from pool_adapters import StdlibExecutor
 
 
 class Mutant(StdlibExecutor):
-    """Breaks from the third pool on: the first two are the scenario's warm-up."""
+    """Breaks from the fourth pool on: those before are the scenario's warm-up."""
 
     made = 0
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         type(self).made += 1
-        self.broken = self.made > 2
+        self.broken = self.made > 3
         if self.broken:
             self.harm()
 

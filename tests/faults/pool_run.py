@@ -23,7 +23,7 @@ WORKERS = 3
 #: Seconds: that an answer may take, and after which nothing is expected any more.
 PROMISED, PATIENCE = 2.0, 5.0
 
-LARGE = 32_000_000
+LARGE = 16_000_000
 
 #: What the error of a task says whose worker has ended.
 DIED = r"died|killed|terminat|expired|lost|abrupt|exit"

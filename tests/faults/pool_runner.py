@@ -137,7 +137,7 @@ def judge(name, library, seed, scale, folder):
         return "orphan", f"{len(left)} left, the first: {command_of(min(left))}"
     if found.get("ended"):
         lines = Path(folder, "ledger").read_text().split("\n")
-        ended = sum(line.startswith("end ") for line in lines) - 2  # of the pools before
+        ended = sum(line.startswith("end ") for line in lines) - 3  # of the pools before
         if ended != found["ended"]:
             return "lost", f"{ended} of {found['ended']} tasks were done"
     said = Path(folder, "err").read_text(errors="replace")

@@ -468,7 +468,7 @@ def memory_limit(run):
     "the system gives a worker no memory for an argument", "memory_argument", func=measure, size=300_000_000
 )
 def no_memory(run, func, size):
-    with closing(run, run.pool(initializer=pool_tasks.limit_memory, initargs=(250_000_000,))) as pool:
+    with closing(run, run.pool(initializer=pool_tasks.limit_memory, initargs=(100_000_000,))) as pool:
         run.warm(pool)
         run.fault()
         # Where a worker maps the argument, it may have room for it after all.
@@ -499,7 +499,7 @@ def descriptors_left(count):
 @scenario("no descriptor is free when the pool starts")
 def descriptors_start(run):
     before = descriptors()
-    for free in range(0, 40, 1 if run.scale >= 10 else 4):
+    for free in range(0, 40, 1 if run.scale >= 10 else 3):
         run.fault()
         with descriptors_left(free):
             try:
@@ -513,7 +513,7 @@ def descriptors_start(run):
         run.settle(pool, tasks)
         with no_longer_than(PATIENCE, f"closing after {free} free descriptors"):
             pool.close("wait")
-        pool = None
+        pool = tasks = None
     check_descriptors(before)
     with closing(run, run.pool()) as pool:
         run.fault()
@@ -579,9 +579,16 @@ def tell(what):
 def main():
     name, adapter, seed, folder, scale = sys.argv[1:]
     run = Run(pool_adapters.load(adapter), seed, folder, float(scale))
-    # What a library makes once and keeps, it has made after this.
+    # What a library makes once and keeps, it has made after this: some do otherwise in a program with threads.
     # Where each pool leaves descriptors behind, that is said once, by the scenario "come_and_go".
-    for _ in range(2):
+    end = threading.Event()
+    beside = threading.Thread(target=end.wait, daemon=True)
+    for threaded in (False, True, False):
+        if threaded:
+            beside.start()
+        elif beside.is_alive():
+            end.set()
+            beside.join()
         before = descriptors()
         with run.adapter(1) as pool:
             run.settle(pool, [run.submit(pool)])
