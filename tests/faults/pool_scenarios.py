@@ -591,7 +591,7 @@ def main():
             beside.join()
         before = descriptors()
         with run.adapter(1) as pool:
-            run.settle(pool, [run.submit(pool)])
+            run.collect(pool, [run.submit(pool)])
         pool = None
         gc.collect()
     each = len(descriptors() - before) if name != "come_and_go" else 0
