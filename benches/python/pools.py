@@ -202,20 +202,27 @@ _STARTS = {"contenders": ("stdlib", "raddle"), "step": 1, "least": 1, "most": 10
 
 
 def _of_methods():
-    """A row for each start method; raddle's own stands against forkserver."""
-    for method, target in (("fork", None), ("forkserver", 2), ("spawn", None)):
+    """Rows for each start method, and for raddle's own beside forkserver."""
+    for method in ("fork", "forkserver", "spawn", "server"):
 
-        def start_join(impl, n, method=method):
-            return _start_join(impl, n, method)
+        def named(impl, method=method):
+            return impl.server_method if method == "server" else method
 
-        def first_result(impl, n, method=method):
-            return _first_result(impl, n, method)
+        def start_join(impl, n, named=named):
+            return _start_join(impl, n, named(impl))
 
-        needs = ["get_context"]
-        title = f"Process start+join, {method}"
-        row(f"pools.process_{method}", title, needs=needs, target=target, **_STARTS)(start_join)
-        title = f"process pool, from its making to the first result, {method}"
-        row(f"pools.first_{method}", title, needs=[*needs, "ProcessPoolExecutor"], **_STARTS)(first_result)
+        def first_result(impl, n, named=named):
+            return _first_result(impl, n, named(impl))
+
+        title = "forkserver, raddle's warm" if method == "server" else method
+        needs = ["get_context", *["server_method"] * (method == "server")]
+        target = 2 if method in ("forkserver", "server") else None
+        row(f"pools.process_{method}", f"Process start+join, {title}", needs=needs, target=target, **_STARTS)(
+            start_join
+        )
+        needs = [*needs, "ProcessPoolExecutor"]
+        title = f"process pool, from its making to the first result, {title}"
+        row(f"pools.first_{method}", title, needs=needs, **_STARTS)(first_result)
 
 
 _of_methods()

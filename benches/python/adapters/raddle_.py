@@ -4,7 +4,7 @@ from raddle.concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExe
 from raddle.multiprocessing import Pipe as ProcessPipe
 from raddle.multiprocessing import Pool as ProcessPool
 from raddle.multiprocessing import Queue as ProcessQueue
-from raddle.multiprocessing import get_all_start_methods, get_context
+from raddle.multiprocessing import get_context
 from raddle.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from raddle.sched import scheduler
 from raddle.threading import (
@@ -24,8 +24,8 @@ from ._shapes import overriding
 
 UnboundedQueue = Queue
 
-#: The start method that has a pool ready soonest.
-quick_method = "warm" if "warm" in get_all_start_methods() else "fork"
+#: The start method that has a pool ready soonest, and the one with a server to fork from.
+quick_method = server_method = "warm"
 
 
 def Slot():

@@ -24,8 +24,9 @@ from ._shapes import overriding
 
 UnboundedQueue = Queue
 
-#: The start method that has a pool ready soonest.
+#: The start method that has a pool ready soonest, and the one with a server to fork from.
 quick_method = "fork"
+server_method = "forkserver"
 
 
 def Slot():
