@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHONS ?= $(shell tools/pythons)
 VENVS := target/venv
 
-.PHONY: help demo test build fmt lint rust loom python programs soak bench clean
+.PHONY: help demo test build fmt lint rust loom python programs soak chaos bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ programs: build ## test suites of other packages, on python and on raddle, on ev
 soak: build ## the long runs: 100,000 random programs, 10,000 exits, stress without end in sight (hours)
 	RADDLE_STRESS=50 RADDLE_PROGRAMS=100000 RADDLE_EXITS=10000 \
 	  $(VENVS)/$(notdir $(firstword $(PYTHONS)))/bin/python -m pytest -q --timeout 36000 tests/stress tests/deadlock
+
+chaos: build ## kills of processes by the thousand; writes the table of docs/faults.md (half an hour)
+	@tools/chaos $(firstword $(PYTHONS))
 
 bench: build ## measure against the standard library and peers; writes the README's tables
 	@tools/bench $(PYTHONS)

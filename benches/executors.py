@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from raddle.concurrent.futures import ThreadPoolExecutor
 
+from .drawing import STYLE, ceiling, curve, point, where
 from .python import report
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,7 @@ PROCESSES = (1, 2, 4, 8, 16)
 SAMPLE, ADAPTING = 0.4, 4.0
 BOUNDS = (1, THREADS[-1])
 
+COLOURS = {"raddle": "blue", "stdlib": "orange", "processes": "green"}
 SERIES = {"raddle": "threads, raddle", "stdlib": "threads, stdlib", "processes": "processes, stdlib"}
 
 
@@ -187,27 +189,6 @@ def overheads(rounds: int, quick: bool) -> dict[str, float]:
 WIDTH, HEIGHT = 860, 690
 PANEL_WIDTH, PANEL_HEIGHT = 345, 215
 
-STYLE = """
-  .paper { fill: #ffffff } .ink { fill: #1f2328 } .pale { fill: #59636e } .grid { stroke: #d1d9e0 }
-  .raddle { stroke: #0969da; fill: #0969da } .stdlib { stroke: #bc4c00; fill: #bc4c00 }
-  .processes { stroke: #1a7f37; fill: #1a7f37 } .formula { stroke: #8250df; fill: #8250df }
-  @media (prefers-color-scheme: dark) {
-    .paper { fill: #0d1117 } .ink { fill: #e6edf3 } .pale { fill: #9198a1 } .grid { stroke: #3d444d }
-    .raddle { stroke: #58a6ff; fill: #58a6ff } .stdlib { stroke: #f0883e; fill: #f0883e }
-    .processes { stroke: #3fb950; fill: #3fb950 } .formula { stroke: #bc8cff; fill: #bc8cff }
-  }
-  .line { fill: none; stroke-width: 2 } .stdlib.line { stroke-dasharray: 6 4 } .processes.line { stroke-dasharray: 2 3 }
-  .formula.line { stroke-dasharray: 8 3 2 3; stroke-width: 1.5 }
-  text, text.formula { font-family: system-ui, sans-serif; font-size: 12px; stroke: none }
-  .title { font-size: 14px; font-weight: 600 }
-"""
-
-
-def ceiling(value: float) -> float:
-    """A round number of one digit or 2.5 times a power of ten, not below the value."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 2.5, 4, 5, 8, 10) if step * power >= value * 0.999)
-
 
 def star(x: float, y: float, radius: float) -> str:
     """The corners of a star with five points."""
@@ -216,15 +197,6 @@ def star(x: float, y: float, radius: float) -> str:
         for place, size in enumerate([radius, radius * 0.42] * 5)
     ]
     return " ".join(f"{cx:.1f},{cy:.1f}" for cx, cy in corners)
-
-
-def mark_of(name: str, x: float, y: float) -> str:
-    """A point of a curve: shapes differ, so that nothing depends on colours."""
-    if name == "raddle":
-        return f'<circle class="raddle" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-    if name == "stdlib":
-        return f'<rect class="stdlib" x="{x - 2.5:.1f}" y="{y - 2.5:.1f}" width="5" height="5"/>'
-    return f'<path class="processes" d="M{x:.1f} {y - 5:.1f}l4.5 8h-9z"/>'
 
 
 def panel(left: float, top: float, percent: int, found: Result) -> list[str]:
@@ -253,18 +225,16 @@ def panel(left: float, top: float, percent: int, found: Result) -> list[str]:
         out.append(f'<text class="pale" text-anchor="middle" x="{x:.1f}" y="{bottom + 18}">{workers}</text>')
     x = x_of(found.formula)
     end = x > left + PANEL_WIDTH * 0.75
-    out.append(f'<path class="formula line" d="M{x:.1f} {top}v{PANEL_HEIGHT}"/>')
+    out.append(f'<path class="violet line" d="M{x:.1f} {top}v{PANEL_HEIGHT}"/>')
     anchor, shift = ("end", -5) if end else ("start", 5)
     words = f"formula: {found.formula}"
     y = top + PANEL_HEIGHT - 8
-    out.append(f'<text class="formula" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y}">{words}</text>')
+    out.append(f'<text class="violet" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y}">{words}</text>')
     for name in reversed(SERIES):
         points = [(x_of(workers), y_of(tasks)) for workers, tasks in found.rates[name].items()]
-        path = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-        out.append(f'<path class="{name} line" d="{path}"/>')
-        out += [mark_of(name, px, py) for px, py in points]
+        out += curve(COLOURS[name], points)
     x, y = x_of(found.chosen[0]), y_of(found.chosen[1])
-    out.append(f'<polygon class="raddle" points="{star(x, y, 10)}" fill-opacity="0.35"/>')
+    out.append(f'<polygon class="blue" points="{star(x, y, 10)}" fill-opacity="0.35"/>')
     return out
 
 
@@ -280,21 +250,20 @@ def picture(results: dict[int, Result], head: dict[str, Any]) -> str:
     ]
     x = 60.0
     for name, label in SERIES.items():
-        out += [f'<path class="{name} line" d="M{x} 46h34"/>', mark_of(name, x + 17, 46)]
+        out += [f'<path class="{COLOURS[name]} line" d="M{x} 46h34"/>', point(COLOURS[name], x + 17, 46)]
         out.append(f'<text class="ink" x="{x + 40}" y="50">{label}</text>')
         x += 165
     out.append(
-        f'<path class="formula line" d="M{x} 46h34"/><text class="ink" x="{x + 40}" y="50">formula</text>'
+        f'<path class="violet line" d="M{x} 46h34"/><text class="ink" x="{x + 40}" y="50">formula</text>'
     )
     x += 100
-    out.append(f'<polygon class="raddle" points="{star(x + 10, 46, 10)}" fill-opacity="0.35"/>')
+    out.append(f'<polygon class="blue" points="{star(x + 10, 46, 10)}" fill-opacity="0.35"/>')
     out.append(f'<text class="ink" x="{x + 26}" y="50">max_workers={BOUNDS}</text>')
     for place, (percent, found) in enumerate(results.items()):
         left = 60 + (place % 2) * (PANEL_WIDTH + 75)
         top = 100 + (place // 2) * (PANEL_HEIGHT + 75)
         out += panel(left, top, percent, found)
-    where = f"{head['cpu']}, {head['cpus']} CPUs, {head['system']}, CPython {head['python']}, {head['date']}"
-    out.append(f'<text class="pale" x="60" y="{HEIGHT - 14}">{where}</text>')
+    out.append(f'<text class="pale" x="60" y="{HEIGHT - 14}">{where(head)}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -296,7 +297,124 @@ def check_child(code, *argv, out=None, **options):
     return done.stdout
 
 
+def check_exit(program, code, last):
+    """Runs a program that leaves threads behind: its output, exit code and last line of stderr are as without them."""
+    done = run_child(program, timeout=60)
+    lines = done.stderr.rstrip().splitlines()
+    assert (done.returncode, done.stdout) == (code, "main ends\n"), f"{done}\n{program}"
+    assert (lines[-1] if lines else "") == last, f"{done.stderr}\n{program}"
+    assert "Fatal" not in done.stderr
+    if code != 1:
+        assert not lines
+
+
+def reap(pid, number):
+    """Waits for a forked child; ends this process with a message where it hangs or fails."""
+    end = time.monotonic() + 25
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            sys.exit(f"child {number} hangs")
+        time.sleep(0.0005)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        sys.exit(f"child {number} ended with {code}")
+
+
+class Child:
+    """A child process whose lines are read one at a time, each with a deadline."""
+
+    def __init__(self, program):
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment(),
+        )
+        self.pending = b""
+
+    def line(self):
+        end = time.monotonic() + DEADLINE
+        while b"\n" not in self.pending:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                self.process.send_signal(signal.SIGABRT)
+                raise AssertionError(
+                    "the child is silent\n" + self.process.communicate(timeout=5)[1].decode()
+                )
+            chunk = os.read(self.process.stdout.fileno(), 4096)
+            if not chunk:
+                raise AssertionError("the child has ended\n" + self.process.communicate()[1].decode())
+            self.pending += chunk
+        line, _, self.pending = self.pending.partition(b"\n")
+        return line.decode()
+
+    def tell(self, text):
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def interrupt_when_blocked(self):
+        """Sends SIGINT once the main thread sleeps in the system; returns when that was."""
+        wait_until_blocked(self.process.pid, pid=self.process.pid)
+        now = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        return now
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        if self.process.poll() is None:
+            self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+        self.process.wait()
+
+
 # Signals
+
+#: A program that waits, is interrupted, and waits again.
+_INTERRUPTED = """
+def wait():
+    {wait}
+print("ready", flush=True)
+for _ in range({rounds}):
+    try:
+        wait()
+    except KeyboardInterrupt:
+        print(time.monotonic(), flush=True)
+    else:
+        print("the wait has ended", flush=True)
+print(bool({check}), flush=True)
+{after}
+"""
+
+
+def interrupted(setup, wait, check, *, rounds, after="", prints=None):
+    """Interrupts `wait` in a child, after `setup`; returns the seconds that each interrupt took to get through.
+
+    Afterwards `check` must hold, and the statements `after` must print `prints` if that is given.
+    """
+    program = setup + _INTERRUPTED.format(wait=wait, check=check, rounds=rounds, after=after)
+    delays = []
+    with Child(program) as child:
+        assert child.line() == "ready"
+        for _ in range(rounds):
+            sent = child.interrupt_when_blocked()
+            answer = child.line()
+            assert answer != "the wait has ended"
+            delays.append(float(answer) - sent)
+        assert child.line() == "True"
+        if prints is not None:
+            assert child.line() == prints
+            assert child.process.wait(DEADLINE) == 0
+    return delays
 
 
 @contextlib.contextmanager

@@ -46,6 +46,11 @@ LABELS = {
     "mp_threadpool": "multiprocessing.pool.ThreadPool",
     "sequential": "one after the other",
     "faster_fifo": "faster-fifo",
+    "mp_pool": "multiprocessing.Pool",
+    "loky": "loky",
+    "pebble": "pebble",
+    "mpire": "mpire",
+    "billiard": "billiard",
 }
 
 #: Adapter modules; the underscore keeps a module from shadowing the package it adapts.
@@ -59,7 +64,15 @@ MODULES = {
     "mp_threadpool": "mp_threadpool",
     "sequential": "sequential",
     "faster_fifo": "faster_fifo_",
+    "mp_pool": "mp_pool",
+    "loky": "loky_",
+    "pebble": "pebble_",
+    "mpire": "mpire_",
+    "billiard": "billiard_",
 }
+
+#: Packages that need not be there.
+PEERS = {"raddle", "culsans", "aiologic", "faster_fifo", "loky", "pebble", "mpire", "billiard"}
 
 #: Subjects in the order they are run and printed; each is a module of this package.
 SUBJECTS = (
@@ -72,6 +85,7 @@ SUBJECTS = (
     "threads",
     "futures",
     "processes",
+    "pools",
     "idle",
     "memory",
 )
@@ -149,7 +163,7 @@ def load_adapter(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"{__package__}.adapters.{MODULES[name]}")
     except ModuleNotFoundError as missing:
-        if missing.name and missing.name.split(".")[0] in {"raddle", "culsans", "aiologic", "faster_fifo"}:
+        if missing.name and missing.name.split(".")[0] in PEERS:
             return None
         raise
 

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TIME_LIMIT = 30  # seconds for one program; all but a few need less than one
 
-CHAPTERS = [*range(1, 20), 21, 22]
+CHAPTERS = [*range(1, 23), 22]
 
 PRINTED = {
     "ch01_processes_and_threads.py": """
@@ -173,6 +173,28 @@ PRINTED = {
         threads computed here: True
         processes did elsewhere: True
         the pool has grown: True - within its bounds: True
+        """,
+    "ch20_process_pool.py": """
+        apply: [1, 2, 4, 7, 14, 28]
+        map: [1, 2, 2, 3, 2, 4, 2, 4, 3, 4]
+        starmap: ['2 x 3 = 6', '4 x 5 = 20']
+        in another process: True
+        vowels in 'threads': 2 - words: 19
+        callbacks: [0, 1, 2, 4, 5] - [ValueError('not this one')]
+        the others: [[1, 2, 3, 6], [1, 2, 3, 4, 6, 12], [1, 7], [1, 3, 9]]
+        the one: accident ended by SIGKILL
+        afterwards: [1, 2, 3]
+        """,
+    "ch22_process_pool.py": """
+        primes below 20,000: 2262
+        map: [25, 21]
+        died: die SIGKILL True
+        beside it: 168
+        tried again: the second time
+        took too long
+        stopped: True
+        cancelled while it ran
+        and still: 25
         """,
     "ch22_futures.py": """
         /         4000 bytes

@@ -2,6 +2,8 @@
 
 The core's own tests (crates/raddle/tests/ipc.rs) kill processes at random instants by the thousand. Here the same is
 done to Python programs, and what surrounds a queue in Python fails.
+
+RADDLE_STRESS=30, as `make chaos` has it, makes it 10,800 kills of readers and writers of queues.
 """
 
 import gc

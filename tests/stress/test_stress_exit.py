@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tools import rng_for, run_child, scaled
+from tools import check_exit, rng_for, run_child, scaled
 
 EXITS = int(os.environ.get("RADDLE_EXITS", "60"))
 
@@ -109,13 +109,7 @@ def run_one(impl, number):
     end, code, last = rng.choice(ENDS)
     pause = rng.choice(["", "time.sleep(0.001)", "time.sleep(0.01)"])
     program = "\n".join([impl.prelude + SETUP, *daemons, pause, "print('main ends')", end])
-    done = run_child(program, timeout=60)
-    lines = done.stderr.rstrip().splitlines()
-    assert (done.returncode, done.stdout) == (code, "main ends\n"), f"{done}\n{program}"
-    assert (lines[-1] if lines else "") == last, f"{done.stderr}\n{program}"
-    assert "Fatal" not in done.stderr
-    if code != 1:
-        assert not lines
+    check_exit(program, code, last)
 
 
 def test_random_exits(impl):

@@ -7,7 +7,8 @@ from tools import SEED, check_child, run_child, scaled
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(1800)]
 
 PROGRAM = """
-import faulthandler, os, random, signal, sys, time, traceback, warnings
+import faulthandler, os, random, sys, time, traceback, warnings
+from tools import reap
 warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads.
 sys.setswitchinterval(0.0002)
 rounds, seed, shared = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "shared"
@@ -177,21 +178,6 @@ def child():
         code = 1
     sys.stderr.flush()
     os._exit(code)
-
-def reap(pid, number):
-    end = time.monotonic() + 25
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            sys.exit(f"child {number} hangs")
-        time.sleep(0.0005)
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        sys.exit(f"child {number} ended with {code}")
 
 waiting = []
 for number in range(rounds):

@@ -9,9 +9,19 @@ import time
 import weakref
 
 import pytest
-from test_stress_signals import Child
 
-from tools import SEED, Crew, check_child, outcome, rng_for, run_child, scaled, wait_until
+from tools import (
+    SEED,
+    Crew,
+    check_child,
+    check_exit,
+    interrupted,
+    outcome,
+    rng_for,
+    run_child,
+    scaled,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(1800)]
 
@@ -251,7 +261,8 @@ print(sum(future.result(20) for future in submitted) == len(submitted) > 0)
 
 
 FORK = """
-import faulthandler, os, random, signal, sys, time, traceback, warnings
+import faulthandler, os, random, sys, time, traceback, warnings
+from tools import reap
 warnings.simplefilter("ignore")
 sys.setswitchinterval(0.0002)
 rounds, seed = int(sys.argv[1]), int(sys.argv[2])
@@ -321,21 +332,6 @@ def child():
         code = 1
     sys.stderr.flush()
     os._exit(code)
-
-def reap(pid, number):
-    end = time.monotonic() + 25
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() > end:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            sys.exit(f"child {number} hangs")
-        time.sleep(0.0005)
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        sys.exit(f"child {number} ended with {code}")
 
 for number in range(rounds):
     time.sleep(rng.random() * 0.002)
@@ -483,38 +479,14 @@ MORE_WAITS = {
     "wait for one that runs to stop": ("running[0].cancel(running=True, timeout=1000)", "True"),
 }
 
-LOOP = """
-def wait():
-    {wait}
-print("ready", flush=True)
-for _ in range({rounds}):
-    try:
-        wait()
-    except KeyboardInterrupt:
-        print(time.monotonic(), flush=True)
-    else:
-        print("the wait has ended", flush=True)
-print(bool({check}), flush=True)
-gate.set()
-print(in_line.result(20), flush=True)
-"""
-
 
 @pytest.mark.signals
 class TestInterrupts:
     def interrupt(self, impl, wait, check):
-        rounds, delays = scaled(2, soak=50), []
-        program = impl.pool_prelude + SETUP + LOOP.format(wait=wait, check=check, rounds=rounds)
-        with Child(program) as child:
-            assert child.line() == "ready"
-            for _ in range(rounds):
-                sent = child.interrupt_when_blocked()
-                answer = child.line()
-                assert answer != "the wait has ended"
-                delays.append(float(answer) - sent)
-            assert child.line() == "True"
-            assert child.line() == "5"
-            assert child.process.wait(20) == 0
+        after = "gate.set()\nprint(in_line.result(20), flush=True)"
+        delays = interrupted(
+            impl.pool_prelude + SETUP, wait, check, rounds=scaled(2, soak=50), after=after, prints="5"
+        )
         assert min(delays) < 0.2, delays
 
     # Thread.join of the standard library, interrupted before 3.13, takes the thread for ended.
@@ -637,13 +609,7 @@ class TestExit:
         if "shutdown" in end or any("shutdown" in each for each in work):
             work = ["pool.submit(int)", "pool.submit(time.sleep, 0.001)"]
         program = "\n".join([impl.pool_prelude + EXIT, *work, pause, "print('main ends')", end])
-        done = run_child(program, timeout=60)
-        lines = done.stderr.rstrip().splitlines()
-        assert (done.returncode, done.stdout) == (code, "main ends\n"), f"{done}\n{program}"
-        assert (lines[-1] if lines else "") == last, f"{done.stderr}\n{program}"
-        assert "Fatal" not in done.stderr
-        if code != 1:
-            assert not lines
+        check_exit(program, code, last)
 
     def test_random_exits(self, impl):
         with concurrent.futures.ThreadPoolExecutor(2) as pool:

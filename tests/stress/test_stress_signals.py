@@ -1,17 +1,12 @@
 """Signals in every kind of wait: they get through at once, deadlines stay, and nothing is lost by them."""
 
 import contextlib
-import os
-import select
 import signal
-import subprocess
-import sys
 import threading
-import time
 
 import pytest
 
-from tools import DEADLINE, Crew, Stopwatch, check_child, child_environment, scaled, wait_until_blocked
+from tools import DEADLINE, Child, Crew, Stopwatch, check_child, interrupted, scaled, wait_until_blocked
 
 pytestmark = [pytest.mark.stress, pytest.mark.signals, pytest.mark.timeout(600)]
 
@@ -78,86 +73,10 @@ WAITS = {
     "scheduler.run": ("calendar.run()", "len(calendar.queue) == 1"),
 }
 
-LOOP = """
-def wait():
-    {wait}
-print("ready", flush=True)
-for _ in range({rounds}):
-    try:
-        wait()
-    except KeyboardInterrupt:
-        print(time.monotonic(), flush=True)
-    else:
-        print("the wait has ended", flush=True)
-print(bool({check}), flush=True)
-"""
-
-
-class Child:
-    """A child process whose lines are read one at a time, each with a deadline."""
-
-    def __init__(self, program):
-        self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=child_environment(),
-        )
-        self.pending = b""
-
-    def line(self):
-        end = time.monotonic() + DEADLINE
-        while b"\n" not in self.pending:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            if not ready:
-                self.process.send_signal(signal.SIGABRT)
-                raise AssertionError(
-                    "the child is silent\n" + self.process.communicate(timeout=5)[1].decode()
-                )
-            chunk = os.read(self.process.stdout.fileno(), 4096)
-            if not chunk:
-                raise AssertionError("the child has ended\n" + self.process.communicate()[1].decode())
-            self.pending += chunk
-        line, _, self.pending = self.pending.partition(b"\n")
-        return line.decode()
-
-    def tell(self, text):
-        self.process.stdin.write(text.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def interrupt_when_blocked(self):
-        """Sends SIGINT once the main thread sleeps in the system; returns when that was."""
-        wait_until_blocked(self.process.pid, pid=self.process.pid)
-        now = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
-        return now
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        if self.process.poll() is None:
-            self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-        self.process.wait()
-
 
 @pytest.mark.parametrize("name", WAITS)
 def test_keyboard_interrupt(impl, name):
-    wait, check = WAITS[name]
-    rounds = scaled(3, soak=50)
-    delays = []
-    with Child(impl.prelude + SETUP + LOOP.format(wait=wait, check=check, rounds=rounds)) as child:
-        assert child.line() == "ready"
-        for _ in range(rounds):
-            sent = child.interrupt_when_blocked()
-            answer = child.line()
-            assert answer != "the wait has ended"
-            delays.append(float(answer) - sent)
-        assert child.line() == "True"
+    delays = interrupted(impl.prelude + SETUP, *WAITS[name], rounds=scaled(3, soak=50))
     assert sorted(delays)[len(delays) // 2] < 0.2, delays
 
 

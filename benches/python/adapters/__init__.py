@@ -12,4 +12,8 @@ costs nothing at the call.
     put_all(queue, items), get_all(queue, n)      the best the package has for a batch
     scheduler()                                   sched.scheduler
     Future ThreadPoolExecutor wait as_completed   as in concurrent.futures
+    ProcessQueue ProcessPipe ProcessPool          Queue, Pipe and Pool of multiprocessing
+    get_context                                   as in multiprocessing
+    quick_method, server_method                   start methods: the quickest, and the one that forks a server
+    ProcessPoolExecutor(workers)                  submit() of concurrent.futures
 """

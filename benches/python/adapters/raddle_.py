@@ -1,8 +1,10 @@
 """raddle's mirrors, imported beside the untouched standard library: nothing is installed."""
 
-from raddle.concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from raddle.concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from raddle.multiprocessing import Pipe as ProcessPipe
+from raddle.multiprocessing import Pool as ProcessPool
 from raddle.multiprocessing import Queue as ProcessQueue
+from raddle.multiprocessing import get_context
 from raddle.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from raddle.sched import scheduler
 from raddle.threading import (
@@ -21,6 +23,9 @@ from raddle.threading import (
 from ._shapes import overriding
 
 UnboundedQueue = Queue
+
+#: The start method that has a pool ready soonest, and the one with a server to fork from.
+quick_method = server_method = "warm"
 
 
 def Slot():

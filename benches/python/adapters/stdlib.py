@@ -1,8 +1,10 @@
 """The baseline: threading, queue, sched, concurrent.futures and multiprocessing of the running interpreter."""
 
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from multiprocessing import Pipe as ProcessPipe
+from multiprocessing import Pool as ProcessPool
 from multiprocessing import Queue as ProcessQueue
+from multiprocessing import get_context
 from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from sched import scheduler
 from threading import (
@@ -21,6 +23,10 @@ from threading import (
 from ._shapes import overriding
 
 UnboundedQueue = Queue
+
+#: The start method that has a pool ready soonest, and the one with a server to fork from.
+quick_method = "fork"
+server_method = "forkserver"
 
 
 def Slot():

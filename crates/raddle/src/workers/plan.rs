@@ -541,7 +541,8 @@ impl<T> Plan<T> {
     /// The worker that is to get the next task: one that is busy, if it will be through sooner than an idle one has woken
     /// up; else one that is idle; else the one with the shortest line that is not full.
     fn best(&self, now: u64) -> Option<Slot> {
-        let (mut idle, mut best): (Option<(Slot, bool)>, Option<(usize, Slot)>) = (None, None);
+        let mut idle: Option<(Slot, bool)> = None;
+        let mut best: Option<(usize, Slot)> = None;
         for (slot, worker) in &self.workers {
             if !worker.takes(now) || self.is_used_up(worker) {
                 continue;

@@ -1,0 +1,3 @@
+"""loky: a process pool with the interface of the standard library's executor, hardened against crashes."""
+
+from loky import ProcessPoolExecutor
