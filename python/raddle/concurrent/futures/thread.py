@@ -144,7 +144,7 @@ class _Crew:
 
     def has_started(self) -> bool:
         """Asked when ``start`` has raised: whether the worker runs all the same, as when a signal handler raised."""
-        worker = self.newest
+        worker, self.newest = self.newest, None
         if worker is None or worker._record is None or worker._record.life() == "new":
             return False
         self.enlist(worker)
