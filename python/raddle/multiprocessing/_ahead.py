@@ -60,7 +60,12 @@ def look_at_folders() -> None:
 
 
 #: What a child that installs raddle loads for it.
-_FOR_INSTALL = ("raddle._install", "raddle.sched", "raddle.concurrent.futures", "raddle.multiprocessing.connection")
+_FOR_INSTALL = (
+    "raddle._install",
+    "raddle.sched",
+    "raddle.concurrent.futures",
+    "raddle.multiprocessing.connection",
+)
 
 
 def preload_in_forkserver() -> None:
