@@ -37,13 +37,6 @@ EXPECTED_FAILURES = [
         False,
         "a signal just before its deadline makes _queue.SimpleQueue.get wait for ever (now and then)",
     ),
-    (
-        "*test_stress_pool.py*fresh*",
-        sys.version_info < (3, 13),
-        {"test_from_finalizers", "test_from_signal_handlers"},
-        False,
-        "before 3.13 threading's own locks are not re-entrant: no thread can be started from the middle of it",
-    ),
     # Where raddle differs on purpose, or for now: docs/ say so to users.
     (
         "*raddle*",

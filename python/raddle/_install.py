@@ -108,7 +108,8 @@ class Installation:
         return f"<raddle.Installation: {len(self.replaced)} names replaced, {len(self.missed)} not reached>"
 
 
-_lock = _originals.allocate_lock()
+# Re-entrant: what is replaced may be loaded for that, and what that loads may be replaced.
+_lock = _originals.RLock()
 _current: Installation | None = None
 
 if hasattr(os, "register_at_fork"):
@@ -240,8 +241,10 @@ def _in_main_interpreter() -> bool:
 def _replace(done: Installation, area: Area, standard: ModuleType, mirror: ModuleType) -> None:
     wanted = {name: name for name in area.only or _public_names(standard)} | dict(area.private)
     for name, mirrored in sorted(wanted.items()):
-        old, new = vars(standard).get(name, _MISSING), getattr(mirror, mirrored, _MISSING)
-        if old is _MISSING or new is _MISSING or new is old or old is None or isinstance(new, ModuleType):
+        # What has not been loaded is not loaded for this.
+        old = vars(standard).get(name, _MISSING)
+        new = _MISSING if old is _MISSING else getattr(mirror, mirrored, _MISSING)
+        if new is _MISSING or new is old or old is None or isinstance(new, ModuleType):
             continue
         label = f"{area.standard}.{name}"
         if label not in _FOLLOWERS:

@@ -187,13 +187,14 @@ class Thread(_StdThread):
         if self._record is not None or self._started.is_set():
             raise RuntimeError("threads can only be started once")
         self._launch()
+        self._wait_for_start()
 
     def _launch(self) -> None:
+        """Start the thread, without waiting until it runs."""
         record = _raddle.ThreadRecord()
         start = getattr(_std, _START)
         native = isinstance(start, _types.BuiltinFunctionType)
         self._become(record, native)
-        started = self._started
         try:
             if native:
                 bootstrap = self._bootstrap  # type: ignore[attr-defined]
@@ -212,7 +213,17 @@ class Thread(_StdThread):
                 record.end()
                 self._record = None
             raise
-        record.wait_for(started)
+
+    def _wait_for_start(self) -> None:
+        """Wait until the launched thread runs.
+
+        Before it says so, it takes a lock of the standard library's (not from 3.13 on). If somebody has that, it may be
+        the calling thread, in the middle of another start or a join, if this is a finalizer or a signal handler: then
+        the wait would have no end. If it is another thread, not waiting does no harm.
+        """
+        lock = getattr(_std, "_shutdown_locks_lock", None)
+        if self._record is not None and (lock is None or not lock.locked()):
+            self._record.wait_for(self._started)
 
     def _become(self, record: _raddle.ThreadRecord, native: bool) -> None:
         """From now on the record is this thread's; the interpreter waits for it at exit."""

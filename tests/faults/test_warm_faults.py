@@ -446,7 +446,8 @@ def test_children_do_not_draw_the_same_numbers(tmp_path):
     del numpy
     head = HEAD.replace(
         "def nothing",
-        "import random, numpy.random\n\ndef draw(queue):\n    queue.put((random.random(), numpy.random.rand()))\n\ndef nothing",
+        "import random, numpy.random\n\n"
+        "def draw(queue):\n    queue.put((random.random(), numpy.random.rand()))\n\ndef nothing",
     )
     body = """
         queue = warm.SimpleQueue()

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import gc
+import itertools
 import logging
 import pickle
 import sys
@@ -646,7 +647,7 @@ class TestMemory:
 
     def test_goes_while_the_collector_runs(self, impl):
         futures = [impl.futures.Future() for _ in range(1_000)]
-        for one, other in zip(futures, futures[1:], strict=False):
+        for one, other in itertools.pairwise(futures):
             one.set_result([other])
         futures[-1].set_result(futures)
         gone = weakref.ref(futures[500])

@@ -11,7 +11,7 @@ import raddle.multiprocessing as mp
 
 from tools import check_child
 
-OWN = {"JoinableQueue", "Pipe", "Pool", "Queue", "SimpleQueue"}
+OWN = {"JoinableQueue", "Pipe", "Pool", "Process", "Queue", "SimpleQueue"}
 OWN |= {"get_all_start_methods", "get_context", "get_start_method", "set_start_method"}
 SAME_MODULES = "managers pool process reduction shared_memory sharedctypes synchronize util"
 
@@ -55,6 +55,9 @@ def test_contexts():
         assert context.get_context() is context
         assert isinstance(context, type(multiprocessing.get_context(method)))
         assert isinstance(context.Queue(), mp.queues.Queue)
+    warm = mp.get_context("warm")
+    assert (warm.get_start_method(), type(warm.Process()).__name__) == ("warm", "WarmProcess")
+    assert "warm" not in mp.get_all_start_methods()
     with pytest.raises(ValueError, match="cannot find context"):
         mp.get_context("none")
 

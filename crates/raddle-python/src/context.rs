@@ -5,7 +5,7 @@
 //! as the call has set nothing and nobody has kept it. Whether a context is empty is read from the interpreter's
 //! structures, whose layout is checked when the module is loaded; where it is not what is expected, each has a copy.
 
-use crate::error::fetch;
+use crate::error::{discard, fetch};
 use crate::gil;
 use crate::site;
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
@@ -48,11 +48,13 @@ pub(crate) fn check(py: Python<'_>) {
     if !cfg!(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64")) {
         return;
     }
-    if let Ok(empty) = look(py) {
-        if let Some((nothing, empty)) = empty {
+    match look(py) {
+        Ok(Some((nothing, empty))) => {
             EMPTY.store(empty.into_ptr(), Ordering::Relaxed);
             NOTHING.store(nothing, Ordering::Relaxed);
         }
+        Ok(None) => {}
+        Err(error) => discard(py, error),
     }
 }
 
@@ -117,9 +119,11 @@ pub(crate) fn run<R>(
     let spare = SPARE.load(Ordering::Relaxed);
     SPARE.store(null_mut(), Ordering::Relaxed);
     // SAFETY: the reference is the cell's; or else a new one, or null.
-    let context = match spare.is_null() {
-        false => unsafe { Bound::from_owned_ptr(py, spare) },
-        true => unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_New())? },
+    let context = unsafe {
+        match spare.is_null() {
+            false => Bound::from_owned_ptr(py, spare),
+            true => Bound::from_owned_ptr_or_err(py, ffi::PyContext_New())?,
+        }
     };
     let result = within(py, &context, call);
     let object = context.as_ptr();

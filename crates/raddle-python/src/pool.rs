@@ -297,7 +297,7 @@ impl Pool {
     #[inline]
     fn stamp(&self) -> u64 {
         let waiting = self.tasks.length();
-        if waiting > MANY && waiting % STAMPED != 0 {
+        if waiting > MANY && !waiting.is_multiple_of(STAMPED) {
             return self.stamp.load(Ordering::Relaxed) | ROUGH;
         }
         let time = now() & !ROUGH;

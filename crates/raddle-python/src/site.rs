@@ -116,15 +116,11 @@ impl Frame {
         // against this interpreter by `check`.
         unsafe {
             let state = state();
-            let mut frame = *state.add(FROM_STATE).cast::<*mut u8>();
+            let frame = *state.add(FROM_STATE).cast::<*mut u8>();
             #[cfg(not(Py_3_12))]
-            {
-                frame = *frame.add(8).cast::<*mut u8>(); // _PyCFrame.current_frame, behind use_tracing
-            }
+            let frame = *frame.add(8).cast::<*mut u8>(); // _PyCFrame.current_frame, behind use_tracing
             #[cfg(all(Py_3_12, not(Py_3_13)))]
-            {
-                frame = *frame.cast::<*mut u8>(); // _PyCFrame.current_frame
-            }
+            let frame = *frame.cast::<*mut u8>(); // _PyCFrame.current_frame
             Self::first(frame)
         }
     }

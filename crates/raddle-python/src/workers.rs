@@ -316,6 +316,13 @@ impl PyWorkers {
         Ok(())
     }
 
+    /// Waits until the dispatcher is gone: for the keeper, when all is over.
+    fn join(&self) -> PyResult<()> {
+        let workers = self.here()?;
+        PyHost::unending().detached(|| workers.join());
+        Ok(())
+    }
+
     fn resize(&self, workers: usize) -> PyResult<()> {
         self.here()?.resize(workers);
         Ok(())

@@ -5,14 +5,18 @@ names are the standard library's objects, and so are the submodules that are not
 it.
 """
 
-import importlib
+from __future__ import annotations
+
 import multiprocessing as _std
-from typing import TYPE_CHECKING, Any
 
 from raddle.multiprocessing import context as context
 
+TYPE_CHECKING = (
+    False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
+)
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
+    from typing import Any
 
     from raddle.queue import ShutDown
 
@@ -46,6 +50,8 @@ def __getattr__(name: str) -> Any:
         from raddle.queue import ShutDown
 
         return ShutDown
+    import importlib
+
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
     try:

@@ -61,7 +61,7 @@ def look_at_folders() -> None:
 
 def preload_in_forkserver() -> None:
     """Let the standard library's forkserver load this module, if it is not running yet."""
-    server: Any = _forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = _forkserver._forkserver
     modules = getattr(server, "_preload_modules", None)
     if isinstance(modules, list) and __name__ not in modules:
         server._preload_modules = [*modules, __name__]

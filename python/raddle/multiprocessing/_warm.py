@@ -22,9 +22,9 @@ import signal
 import socket
 import struct
 import sys
-from multiprocessing import popen_fork, resource_tracker, util
+from multiprocessing import popen_fork, reduction, resource_tracker, util
 from multiprocessing import spawn as _std_spawn
-from multiprocessing.context import reduction, set_spawning_popen
+from multiprocessing.context import set_spawning_popen
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ class _Server:
             # Until it has its handlers, Ctrl-C must not end it.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
-                pid: int = util.spawnv_passfds(_std_spawn.get_executable(), command, kept)  # type: ignore[attr-defined]
+                pid: int = util.spawnv_passfds(_std_spawn.get_executable(), command, kept)  # type: ignore[arg-type]
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             return pid
@@ -154,7 +154,7 @@ class _Servers:
         """
         if len(descriptors) > MOST_DESCRIPTORS - 6:
             raise ValueError("too many fds")
-        tracker = resource_tracker.getfd()  # type: ignore[attr-defined]
+        tracker: Any = resource_tracker.getfd()
         with self.lock:
             for attempt in range(3):
                 if attempt == 2:
@@ -295,7 +295,7 @@ class Popen(popen_fork.Popen):
         # The standard library's: what raddle adds to it the server has done for all children.
         preparation = _std_data(process_obj._name)
         buffer = io.BytesIO()
-        set_spawning_popen(self)
+        set_spawning_popen(self)  # type: ignore[arg-type]
         try:
             reduction.dump(preparation, buffer)
             reduction.dump(process_obj, buffer)

@@ -15,6 +15,7 @@ import errno
 import gc
 import marshal
 import os
+import pickle
 import select
 import signal
 import socket
@@ -22,15 +23,10 @@ import struct
 import sys
 import time
 from multiprocessing import process, resource_tracker, spawn, util
-from multiprocessing.context import reduction
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, NoReturn
 
-from raddle._named_tuple import NamedTuple
 from raddle.multiprocessing import _ahead
 from raddle.multiprocessing._lifeline import Lifeline, hold, let_go
-
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 __all__ = ["inherited", "main"]
 
@@ -389,7 +385,7 @@ def _run_child(descriptors: list[int], facts: Any, interrupt: bool) -> NoReturn:
             random.seed()
         atexit._clear()
         atexit.register(util._exit_function)  # type: ignore[attr-defined]
-        resources: Any = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+        resources: Any = resource_tracker._resource_tracker
         resources._fd, resources._pid = tracker, None
         sentinel = os.dup(work)
         with open(work, "rb") as file:
@@ -398,13 +394,13 @@ def _run_child(descriptors: list[int], facts: Any, interrupt: bool) -> NoReturn:
             try:
                 if not file.peek(1):
                     os._exit(0)  # the parent has changed its mind
-                spawn.prepare(reduction.pickle.load(file))  # type: ignore[attr-defined]
-                child = reduction.pickle.load(file)
+                spawn.prepare(pickle.load(file))
+                child = pickle.load(file)
             finally:
                 del current._inheriting
         code = child._bootstrap(sentinel)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         atexit._run_exitfuncs()
         util._flush_std_streams()  # type: ignore[attr-defined]

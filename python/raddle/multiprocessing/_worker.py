@@ -65,6 +65,25 @@ def decode_message(tag: int, data: Any) -> Any:
     return decode(tag, data) if tag == BUFFERS else loads(data)
 
 
+class Unreadable:
+    """Stands for an exception that the unpickling of a task has raised; what is made of it is the receiver's affair."""
+
+    def __init__(self, wrapped: Any, text: str) -> None:
+        self.wrapped = wrapped
+        self.text = text
+
+    def __reduce__(self) -> Any:
+        return _rebuild_unreadable, (self.wrapped, self.text)
+
+
+def _rebuild_unreadable(error: BaseException, text: str) -> BaseException:
+    from raddle.multiprocessing._workers import UnpicklingFailed
+
+    failed = UnpicklingFailed(f"the arguments of the task cannot be unpickled in the worker: {text}")
+    failed.__cause__ = error
+    return failed
+
+
 class _Worker:
     def __init__(self, channel: _raddle.Channel, flavour: type[Flavour]) -> None:
         self.channel = channel
@@ -76,9 +95,15 @@ class _Worker:
         tag, parts = dump_with_buffers(obj)
         self.channel.send(kind << SHIFT | tag, [*parts, number])
 
-    def raised(self, number: bytes, error: BaseException, kind: int = RAISED) -> None:
+    def raised(
+        self, number: bytes, error: BaseException, kind: int = RAISED, *, unreadable: bool = False
+    ) -> None:
         """Send what a task has raised; in place of an exception that cannot be pickled, one that says so."""
-        wrap = self.flavour.wrap
+
+        def wrap(error: BaseException, traceback: Any) -> Any:
+            wrapped = self.flavour.wrap(error, traceback)
+            return Unreadable(wrapped, repr(error)) if unreadable else wrapped
+
         try:
             self.reply(kind, number, wrap(error, error.__traceback__))
         except Exception as problem:
@@ -111,7 +136,14 @@ class _Worker:
     def run(self, tag: int, data: Any, number: bytes) -> None:
         try:
             self.running = int.from_bytes(number, "little")
-            fn, args, kwargs = loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
+            try:
+                fn, args, kwargs = loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
+            except (Stopped, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.running = 0
+                self.raised(number, error, unreadable=True)
+                return
             result = fn(*args, **kwargs)
             self.running = 0
         except Stopped:
@@ -124,7 +156,7 @@ class _Worker:
             return
         try:
             tag, parts = dump_with_buffers(result)
-        except Exception as error:
+        except BaseException as error:
             self.raised(number, self.flavour.unsendable(error, result))
             return
         try:

@@ -15,10 +15,11 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from multiprocessing import process as _process
 from typing import Any
 
-import raddle.cancel  # noqa: F401 - tells the extension what futures raise whose task was stopped
+import raddle.cancel
 from raddle import _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.multiprocessing import _worker
@@ -26,12 +27,10 @@ from raddle.multiprocessing._lifeline import Lifeline
 from raddle.multiprocessing._pickling import dump_with_buffers
 from raddle.threading import Thread
 
-__all__ = ["Crew", "MemoryLimitExceeded", "WorkerDied", "dump_task", "pool_context"]
+__all__ = ["Crew", "MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied", "dump_task", "pool_context"]
 
 #: How often in a row a process may fail to be started, a tenth of a second apart, while there is none.
 MOST_FAILED_STARTS = 10
-
-_raddle.set_message_decoder(_worker.decode_message)
 
 
 class WorkerDied(BrokenProcessPool):
@@ -79,6 +78,26 @@ class MemoryLimitExceeded(WorkerDied, MemoryError):
     """A worker was killed because it used more memory than ``max_memory_per_worker``."""
 
 
+class UnpicklingFailed(BrokenProcessPool):
+    """The arguments of a task could not be unpickled in the worker, or its result not in this process.
+
+    The exception that unpickling raised is the ``__cause__``. Other tasks are not affected.
+    """
+
+
+def _decode(tag: int, data: Any) -> Any:
+    """The object in a reply."""
+    try:
+        return _worker.decode_message(tag, data)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UnpicklingFailed(f"the result of the task cannot be unpickled: {error!r}") from error
+
+
+_raddle.set_message_decoder(_decode)
+
+
 def dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
     """The tag and the parts of a task's message; with cloudpickle, where that is installed, if pickle refuses.
 
@@ -122,7 +141,7 @@ def pool_context(*, fork: bool = True) -> Any:
     method: str = chosen or default.get_all_start_methods()[0]
     # A program that does not know of raddle may rely on what a fork inherits.
     if method == "fork" and not chosen and _std_threading.active_count() > 1 and not is_installed():
-        method = "forkserver"
+        method = "warm"
     if method == "fork" and not fork:
         method = "spawn"
     return default.get_context(method)
@@ -171,7 +190,6 @@ class Crew:
         self.closed = False
         self.processes: dict[int, Any] = {}
         self._lifelines: dict[int, Lifeline] = {}
-        self._slots: dict[int, int] = {}  # of pids
         self._lock = _std_threading.RLock()
         self.keeper: Thread | None = None
         self.owner = os.getpid()
@@ -207,39 +225,51 @@ class Crew:
         """Have a task run; its future. Pickled before: see ``dump_task``."""
         return self.workers.submit(tag, parts, name, retries, limit)
 
+    def grow(self, least: int = 0) -> None:
+        """Start the workers that are wanted for what waits, or to have this many. What fails is tried again later."""
+        with self._lock:
+            for slot in self.workers.want(least):
+                self.on_start(slot)
+
     def _start(self, slot: int) -> None:
-        try:
+        """Start a worker and enlist it, or give it up and leave nothing behind."""
+        with ExitStack() as undo:
+            undo.callback(self.workers.give_up, slot)
             ours, theirs = socket.socketpair()
             with ours, theirs:
                 file = _raddle.channel_memory(2, 0, 0)
-                try:
-                    lifeline = Lifeline()
-                    process = self._launch(os.dup(file), theirs, [file, ours.fileno()], lifeline)
-                except BaseException:
-                    os.close(file)
-                    raise
-                self.processes[process.pid] = process
-                self._slots[process.pid] = slot
-                self._lifelines[process.pid] = lifeline
+                undo.callback(os.close, file)
+                lifeline = Lifeline()
+                # Closing it kills the worker, if there is one.
+                undo.callback(lifeline.close)
+                process = self._launch(file, theirs, ours, lifeline)
                 lifeline.close_child_end()
-                self.workers.enlist(slot, process.pid, file, ours.detach())
-        except BaseException:
-            self.workers.give_up(slot)
-            raise
+                bell = ours.detach()
+            self.processes[process.pid] = process
+            self._lifelines[process.pid] = lifeline
+            undo.pop_all()
+            try:
+                self.workers.enlist(slot, process.pid, file, bell)
+            except BaseException:
+                del self.processes[process.pid], self._lifelines[process.pid]
+                lifeline.close()
+                process.join()
+                raise
 
-    def _launch(self, file: int, theirs: socket.socket, private: list[int], lifeline: Lifeline) -> Any:
-        ends = _worker.Ends(file, theirs.fileno(), lifeline.fd_for_child)
-        try:
+    def _launch(self, file: int, theirs: socket.socket, ours: socket.socket, lifeline: Lifeline) -> Any:
+        with ExitStack() as undo:
+            _check_descriptors()
+            copy = os.dup(file)
+            undo.callback(os.close, copy)
+            ends = _worker.Ends(copy, theirs.fileno(), lifeline.fd_for_child)
             process = self.context.Process(
                 target=_worker.main, args=(ends, self.flavour, self.initializer, self.initargs)
             )
             if self.prepare is not None:
                 self.prepare(process)
-            _private[get_ident()] = private
+            _private[get_ident()] = [file, ours.fileno()]
+            undo.callback(_private.pop, get_ident(), None)
             process.start()
-        finally:
-            _private.pop(get_ident(), None)
-            os.close(file)
         return process
 
     # The keeper
@@ -267,7 +297,6 @@ class Crew:
     ) -> None:
         with self._lock:
             process = self.processes.pop(pid, None)
-            self._slots.pop(pid, None)
             lifeline = self._lifelines.pop(pid, None)
         exitcode, most = _reap(process)
         if lifeline is not None:
@@ -351,6 +380,14 @@ class Crew:
             keeper.join(timeout)
 
 
+def _check_descriptors() -> None:
+    """Raises OSError if there are not enough for starting a process: multiprocessing would leave some behind."""
+    with ExitStack() as undo:
+        for _ in range(3):
+            for descriptor in os.pipe():
+                undo.callback(os.close, descriptor)
+
+
 def _keep(crew: Crew) -> None:
     """What a keeper does."""
     news = crew.workers.news
@@ -366,6 +403,7 @@ def _keep(crew: Crew) -> None:
             elif what == "hopeless":
                 crew.on_hopeless(*details)
             elif what == "over":
+                crew.workers.join()
                 return
         except Exception:
             # Whatever went wrong concerns one worker; the pool is to go on.

@@ -21,10 +21,13 @@ from multiprocessing.context import (
     set_spawning_popen,
 )
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
+)
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from raddle.multiprocessing.connection import Connection
     from raddle.multiprocessing.pool import Pool
@@ -131,7 +134,7 @@ class ForkServerProcess(_Process, _std.ForkServerProcess):
         from raddle.multiprocessing import _ahead
 
         _ahead.preload_in_forkserver()
-        return _std.ForkServerProcess._Popen(process_obj)  # type: ignore[attr-defined]
+        return _std.ForkServerProcess._Popen(process_obj)
 
 
 class WarmProcess(_Process):

@@ -30,7 +30,14 @@ from typing import Any, TypeVar
 
 from raddle.concurrent.futures._base import Future
 from raddle.multiprocessing import _worker
-from raddle.multiprocessing._workers import Crew, MemoryLimitExceeded, WorkerDied, dump_task, pool_context
+from raddle.multiprocessing._workers import (
+    Crew,
+    MemoryLimitExceeded,
+    UnpicklingFailed,
+    WorkerDied,
+    dump_task,
+    pool_context,
+)
 from raddle.threading import Condition, Event, Lock, Thread
 
 __all__ = [
@@ -44,6 +51,7 @@ __all__ = [
     "Pool",
     "RemoteTraceback",
     "ThreadPool",
+    "UnpicklingFailed",
     "WorkerDied",
 ]
 
@@ -399,7 +407,9 @@ class Pool(_std.Pool):
         futures = [self._submit(run, (func, chunk), {}, func) for chunk in chunks]
         return MapResult(self, futures, *callbacks)
 
-    def map(self, func: Callable[[Any], _T], iterable: Iterable[Any], chunksize: int | None = None) -> list[_T]:
+    def map(
+        self, func: Callable[[Any], _T], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> list[_T]:
         """``func`` of each item, in the workers; the results in their order."""
         results: list[_T] = self._chunks(_map_chunk, func, iterable, chunksize, (None, None)).get()
         return results
@@ -452,7 +462,9 @@ class Pool(_std.Pool):
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         source = iter(iterable)
         crew = self._crew
-        feeder = Thread(target=_feed, args=(self._submit, crew, results, func, source, chunksize), daemon=True)
+        feeder = Thread(
+            target=_feed, args=(self._submit, crew, results, func, source, chunksize), daemon=True
+        )
         crew.feeders.add(feeder)
         feeder.start()
         return results

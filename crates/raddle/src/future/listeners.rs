@@ -2,48 +2,64 @@
 
 /// See the module.
 #[derive(Debug)]
-pub struct Listeners<L> {
-    first: Option<L>,
-    more: Vec<L>,
+pub struct Listeners<L>(Kept<L>);
+
+#[derive(Debug)]
+enum Kept<L> {
+    None,
+    One(L),
+    Many(Vec<L>),
 }
 
 impl<L> Listeners<L> {
     pub(super) const fn new() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self(Kept::None)
     }
 
     pub(super) fn push(&mut self, listener: L) {
-        match self.first {
-            // The first goes only together with the others.
-            None => self.first = Some(listener),
-            Some(_) => self.more.push(listener),
-        }
+        self.0 = match std::mem::replace(&mut self.0, Kept::None) {
+            Kept::None => Kept::One(listener),
+            Kept::One(first) => Kept::Many(vec![first, listener]),
+            Kept::Many(mut all) => {
+                all.push(listener);
+                Kept::Many(all)
+            }
+        };
     }
 
     pub(super) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::new())
     }
 
+    fn as_slice(&self) -> &[L] {
+        match &self.0 {
+            Kept::None => &[],
+            Kept::One(listener) => std::slice::from_ref(listener),
+            Kept::Many(all) => all,
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+        self.as_slice().len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.as_slice().is_empty()
     }
 
     /// Looks at them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &L> {
-        self.first.iter().chain(&self.more)
+    pub fn iter(&self) -> std::slice::Iter<'_, L> {
+        self.as_slice().iter()
     }
 }
 
 impl<L> FromIterator<L> for Listeners<L> {
     fn from_iter<I: IntoIterator<Item = L>>(listeners: I) -> Self {
-        let mut listeners = listeners.into_iter();
-        Self { first: listeners.next(), more: listeners.collect() }
+        let mut all = Self::new();
+        listeners.into_iter().for_each(|listener| all.push(listener));
+        all
     }
 }
 
@@ -52,6 +68,11 @@ impl<L> IntoIterator for Listeners<L> {
     type IntoIter = std::iter::Chain<std::option::IntoIter<L>, std::vec::IntoIter<L>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+        let (one, many) = match self.0 {
+            Kept::None => (None, Vec::new()),
+            Kept::One(listener) => (Some(listener), Vec::new()),
+            Kept::Many(all) => (None, all),
+        };
+        one.into_iter().chain(many)
     }
 }

@@ -161,6 +161,7 @@ impl Stats {
     }
 
     /// In a forked child: the workers are gone, and a lock may have been held.
+    #[cfg(not(raddle_loom))]
     pub fn after_fork_in_child(&self) {
         let mut gone = Vec::new();
         self.desks.lock_after_fork(|desks| gone = std::mem::take(desks));

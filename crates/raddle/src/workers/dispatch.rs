@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long the dispatcher leaves a worker alone that is in the middle of writing.
@@ -161,6 +162,7 @@ pub struct Workers<H: Host> {
     state: Mutex<State<H::Task>>,
     watch: Watch,
     dispatching: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// When the dispatcher will look up by itself.
     asleep_until: AtomicU64,
 }
@@ -184,6 +186,7 @@ impl<H: Host> Workers<H> {
             state: Mutex::new(state),
             watch: Watch::new()?,
             dispatching: AtomicBool::new(false),
+            thread: Mutex::new(None),
             asleep_until: AtomicU64::new(0),
         }))
     }
@@ -204,12 +207,23 @@ impl<H: Host> Workers<H> {
     pub fn dispatch(self: &Arc<Self>) -> io::Result<()> {
         if !self.dispatching.swap(true, Ordering::AcqRel) {
             let me = Arc::clone(self);
-            if let Err(error) = spawn("raddle-dispatch", move || me.run()) {
-                self.dispatching.store(false, Ordering::Release);
-                return Err(error);
+            match spawn("raddle-dispatch", move || me.run()) {
+                Ok(thread) => *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+                Err(error) => {
+                    self.dispatching.store(false, Ordering::Release);
+                    return Err(error);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Waits until the dispatcher is gone, which it nearly is after [`Event::Over`].
+    pub fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
     }
 
     /// All descriptors that only this process is to have. For closing them in a forked child, where nothing else may be
@@ -225,11 +239,12 @@ impl<H: Host> Workers<H> {
     // Tasks
 
     /// Submits a task whose message is made of these parts; it is sent at once if a worker can take it. Its number.
+    /// Whether workers are to be started for it, [`want`](Self::want) tells the caller, or the dispatcher the host later.
     pub fn submit(&self, task: H::Task, tag: u8, parts: &[&[u8]], retries: u32, limit: Option<u64>) -> Id {
         let mut out = Vec::new();
         let mut state = self.lock();
         let id = state.submit(&self.host, task, (tag, parts), retries, limit, &mut out);
-        state.decide(&self.host, now(), &mut out);
+        state.send_all(&self.host, now(), &mut out);
         let look = state.next_look();
         drop(state);
         self.deliver(out);
@@ -344,7 +359,13 @@ impl<H: Host> Workers<H> {
         })();
         match opened {
             Ok(post) => {
-                self.lock().posts.insert(slot, post);
+                let mut out = Vec::new();
+                let mut state = self.lock();
+                state.posts.insert(slot, post);
+                state.plan.is_reachable(slot);
+                state.send_all(&self.host, now(), &mut out);
+                drop(state);
+                self.deliver(out);
                 self.watch.ring();
                 Ok(())
             }
@@ -586,7 +607,7 @@ impl<T: Send + 'static> State<T> {
         let next = self.plan.first(slot);
         self.take_back(slot);
         // It may be the task that no worker survives being handed.
-        let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(id));
+        let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(slot, id));
         let Some(post) = self.posts.remove(&slot) else { return };
         watch.remove(post.replies.bell().fd());
         watch.remove(post.process.fd.as_raw_fd());
@@ -607,12 +628,23 @@ impl<T: Send + 'static> State<T> {
     }
 
     fn decide<H: Host<Task = T>>(&mut self, host: &H, moment: u64, out: &mut Deliveries<T>) {
+        self.send_all(host, moment, out);
+        out.extend(self.plan.start(0, moment).into_iter().map(|slot| Delivery::Event(Event::Start(slot))));
+        if self.plan.is_hopeless() && !self.hopeless {
+            self.hopeless = true;
+            self.plan.close();
+            out.push(Delivery::Event(Event::Hopeless(self.plan.drop_all())));
+        }
+    }
+
+    /// Sends what can be sent.
+    fn send_all<H: Host<Task = T>>(&mut self, host: &H, moment: u64, out: &mut Deliveries<T>) {
         while let Some(step) = self.plan.step(moment) {
             match step {
                 Step::Send(slot, id) => self.send(host, slot, id, moment, out),
                 Step::TakeBack(slot) => {
                     if !self.take_back(slot) {
-                        break;
+                        self.plan.kept(slot, moment);
                     }
                 }
                 Step::End(slot) => match self.posts.get(&slot).map(|post| post.send(kind::END << SHIFT, &[&[0; 8]])) {
@@ -620,12 +652,6 @@ impl<T: Send + 'static> State<T> {
                     _ => self.plan.ending(slot),
                 },
             }
-        }
-        out.extend(self.plan.start(0, moment).into_iter().map(|slot| Delivery::Event(Event::Start(slot))));
-        if self.plan.is_hopeless() && !self.hopeless {
-            self.hopeless = true;
-            self.plan.close();
-            out.push(Delivery::Event(Event::Hopeless(self.plan.drop_all())));
         }
     }
 

@@ -18,10 +18,12 @@ pub type Slot = u64;
 const AHEAD: u64 = 4_000_000;
 /// The most tasks in a worker's line.
 const DEEPEST: u64 = 128;
+/// After how long another try is made to take tasks back, in nanoseconds.
+const KEPT: u64 = 10_000_000;
 /// After how long a start that has failed is tried again, in nanoseconds.
 const START_AGAIN: u64 = 100_000_000;
 /// How many workers may end while a task is being handed to them.
-const MOST_UNTAKEN: u32 = 2;
+const MOST_UNTAKEN: u32 = 1;
 /// About what it takes a sleeping worker to wake up, in nanoseconds.
 const WAKE: u64 = 50_000;
 /// So many tasks in each worker's line last for a while.
@@ -94,12 +96,27 @@ struct Worker {
     stopping: Option<(Id, Why)>,
     /// Nothing can be sent to it before.
     busy_until: u64,
+    /// Nothing can be taken back before.
+    keeps_until: u64,
+    /// Whether it has channels.
+    can_be_reached: bool,
 }
 
 impl Worker {
-    /// Whether it can be sent a task now.
+    /// Whether it has tasks that it does not run.
+    fn has_spare(&self) -> bool {
+        self.line.len() > usize::from(self.phase != Phase::Starting)
+    }
+
+    /// When these are to be given to others.
+    fn is_stuck_at(&self) -> u64 {
+        if self.phase == Phase::Starting { self.keeps_until } else { (self.began + STUCK).max(self.keeps_until) }
+    }
+
+    /// Whether it can be sent a task now. One that is starting gets its first.
     fn takes(&self, now: u64) -> bool {
-        self.phase == Phase::Ready && self.stopping.is_none() && self.busy_until <= now
+        let may = self.phase == Phase::Ready || (self.phase == Phase::Starting && self.line.is_empty());
+        may && self.can_be_reached && self.stopping.is_none() && self.busy_until <= now
     }
 }
 
@@ -341,6 +358,13 @@ impl<T> Plan<T> {
         true
     }
 
+    /// Nothing could be taken back from a worker: the next try is to be made later.
+    pub fn kept(&mut self, slot: Slot, now: u64) {
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.keeps_until = now + KEPT;
+        }
+    }
+
     /// A worker replied to tasks, in this order. Gives back what they were; None for a task that it did not have.
     pub fn replied(&mut self, slot: Slot, ids: &[Id], now: u64) -> Vec<Option<(T, Option<Why>)>> {
         let Some(worker) = self.workers.get_mut(&slot) else { return ids.iter().map(|_| None).collect() };
@@ -388,7 +412,10 @@ impl<T> Plan<T> {
     }
 
     /// A worker ended that had not taken this task, the next in its line. Too often, and the task is lost with it.
-    pub fn blame(&mut self, id: Id) -> Option<T> {
+    pub fn blame(&mut self, slot: Slot, id: Id) -> Option<T> {
+        if self.workers.get(&slot).is_none_or(|worker| worker.phase == Phase::Starting) {
+            return None;
+        }
         let entry = self.tasks.get_mut(&id)?;
         entry.untaken += 1;
         if entry.untaken <= MOST_UNTAKEN {
@@ -410,9 +437,18 @@ impl<T> Plan<T> {
             began: 0,
             stopping: None,
             busy_until: 0,
+            keeps_until: 0,
+            can_be_reached: false,
         };
         self.workers.insert(slot, worker);
         slot
+    }
+
+    /// Messages can be sent to the worker from now on.
+    pub fn is_reachable(&mut self, slot: Slot) {
+        if let Some(worker) = self.workers.get_mut(&slot) {
+            worker.can_be_reached = true;
+        }
     }
 
     /// The worker takes tasks from now on.
@@ -494,7 +530,7 @@ impl<T> Plan<T> {
             if let Some(slot) = self.best(now) {
                 return Some(Step::Send(slot, *id));
             }
-        } else if self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty())
+        } else if self.workers.values().any(|worker| self.is_idle(worker, now))
             && let Some(slot) = self.stuck(now)
         {
             return Some(Step::TakeBack(slot));
@@ -505,14 +541,18 @@ impl<T> Plan<T> {
     /// The worker that is to get the next task: one that is busy, if it will be through sooner than an idle one has woken
     /// up; else one that is idle; else the one with the shortest line that is not full.
     fn best(&self, now: u64) -> Option<Slot> {
-        let (mut idle, mut best): (Option<Slot>, Option<(usize, Slot)>) = (None, None);
+        let mut idle: Option<(Slot, bool)> = None;
+        let mut best: Option<(usize, Slot)> = None;
         for (slot, worker) in &self.workers {
             if !worker.takes(now) || self.is_used_up(worker) {
                 continue;
             }
             let length = worker.line.len();
             if length == 0 {
-                idle = idle.or(Some(*slot));
+                let ready = worker.phase == Phase::Ready;
+                if idle.is_none_or(|(_, other)| ready && !other) {
+                    idle = Some((*slot, ready));
+                }
             } else if (length as u64) < self.depth(worker) {
                 if worker.pace.saturating_mul(length as u64) < WAKE && now.saturating_sub(worker.began) < WAKE {
                     return Some(*slot);
@@ -522,7 +562,13 @@ impl<T> Plan<T> {
                 }
             }
         }
-        idle.or(best.map(|(_, slot)| slot))
+        idle.map(|(slot, _)| slot).or(best.map(|(_, slot)| slot))
+    }
+
+    /// Whether a worker would begin a task at once.
+    fn is_idle(&self, worker: &Worker, now: u64) -> bool {
+        let ready = worker.phase == Phase::Ready && worker.line.is_empty();
+        ready && worker.takes(now) && !self.is_used_up(worker)
     }
 
     fn is_used_up(&self, worker: &Worker) -> bool {
@@ -546,7 +592,7 @@ impl<T> Plan<T> {
 
     /// A worker with tasks behind one that takes long.
     fn stuck(&self, now: u64) -> Option<Slot> {
-        let stuck = |worker: &Worker| worker.line.len() > 1 && now.saturating_sub(worker.began) >= STUCK;
+        let stuck = |worker: &Worker| worker.has_spare() && worker.is_stuck_at() <= now;
         let longest = self.workers.iter().filter(|(_, worker)| stuck(worker)).max_by_key(|(_, one)| one.line.len())?;
         Some(*longest.0)
     }
@@ -605,9 +651,9 @@ impl<T> Plan<T> {
 
     /// When to decide again, if nothing happens before.
     pub fn next_look(&self, now: u64) -> Option<u64> {
-        let idle_one = self.workers.values().any(|worker| worker.phase == Phase::Ready && worker.line.is_empty());
+        let idle_one = self.workers.values().any(|worker| self.is_idle(worker, now));
         let looks = self.workers.values().flat_map(|worker| {
-            let stuck = (idle_one && worker.line.len() > 1).then(|| worker.began + STUCK);
+            let stuck = (idle_one && worker.has_spare()).then(|| worker.is_stuck_at());
             let late = if worker.stopping.is_none() { self.limit(worker) } else { None };
             let is_idle = worker.phase == Phase::Ready && worker.line.is_empty() && self.rules.idle > 0;
             let busy = (worker.busy_until > now).then_some(worker.busy_until);

@@ -4,6 +4,7 @@
 use crate::park::now;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::thread::JoinHandle;
 
 /// A set of descriptors to wait for, each with a number, and a bell that any thread may ring.
 #[derive(Debug)]
@@ -114,7 +115,7 @@ impl Process {
 }
 
 /// Starts a thread that no signal interrupts: handlers run in the host's threads.
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     // SAFETY: sets of signals are plain data, filled in before they are used; only the calling thread's mask changes,
     // and is put back.
     unsafe {
@@ -123,6 +124,6 @@ pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
         let made = std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(body);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        made.map(drop)
+        made
     }
 }

@@ -31,12 +31,19 @@ if TYPE_CHECKING:
         MemoryLimitExceeded,
         ProcessPoolExecutor,
         ProcessPoolStats,
+        UnpicklingFailed,
         WorkerDied,
     )
 
 TimeoutError = TimeoutError
 
-_OF_PROCESSES = ("MemoryLimitExceeded", "ProcessPoolExecutor", "ProcessPoolStats", "WorkerDied")
+_OF_PROCESSES = (
+    "MemoryLimitExceeded",
+    "ProcessPoolExecutor",
+    "ProcessPoolStats",
+    "UnpicklingFailed",
+    "WorkerDied",
+)
 
 __all__ = [
     "ALL_COMPLETED",
@@ -54,6 +61,7 @@ __all__ = [
     "ProcessPoolStats",
     "ThreadPoolExecutor",
     "TimeoutError",
+    "UnpicklingFailed",
     "WorkerDied",
     "as_completed",
     "wait",

@@ -10,15 +10,20 @@ from concurrent.futures import process as _std
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain, islice
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from raddle import _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.multiprocessing import _worker
-from raddle.multiprocessing._workers import Crew, MemoryLimitExceeded, WorkerDied, dump_task, pool_context
 from raddle.queue import Full
 
-__all__ = ["BrokenProcessPool", "MemoryLimitExceeded", "ProcessPoolExecutor", "ProcessPoolStats", "WorkerDied"]
+__all__ = [
+    "BrokenProcessPool",
+    "MemoryLimitExceeded",
+    "ProcessPoolExecutor",
+    "ProcessPoolStats",
+    "WorkerDied",
+]
 
 _T = TypeVar("_T")
 
@@ -116,10 +121,15 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
             raise ValueError("max_memory_per_worker must be greater than 0, or None")
         if grace < 0:
             raise ValueError("grace must not be negative")
+        # Not above: that module loads the standard library's of this one, and then install() loads this one.
+        from raddle.multiprocessing import _workers
+
         if mp_context is None:
-            mp_context = pool_context(fork=max_tasks_per_child is None)
+            mp_context = _workers.pool_context(fork=max_tasks_per_child is None)
         elif max_tasks_per_child is not None and _method(mp_context) == "fork":
-            raise ValueError("max_tasks_per_child is incompatible with the 'fork' multiprocessing start method")
+            raise ValueError(
+                "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method"
+            )
         self._mp_context: Any = mp_context
         self._max_workers = max_workers
         self._initializer = initializer
@@ -129,7 +139,8 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         self._on_full = on_full
         self._submit_timeout = submit_timeout
         self._shutdown_thread = False
-        self._crew = crew = Crew(
+        self._dump = _workers.dump_task
+        self._crew = crew = _workers.Crew(
             mp_context,
             max_workers,
             _Flavour,
@@ -192,14 +203,19 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         if crew.keeper is None:
             crew.begin(self._max_workers if _method(self._mp_context) == "fork" else 1)
         try:
-            tag, parts = dump_task(fn, args, kwargs)
+            tag, parts = self._dump(fn, args, kwargs)
         except Exception as error:
+            # A worker is started for it, as in the standard library, which finds out later.
+            crew.grow(len(crew.processes) + 1)
             failed: Future[_T] = Future()
             failed.set_exception(error)
             return failed
         if self._max_pending is not None and (future := self._when_full(fn, args, kwargs)) is not None:
             return future
-        return crew.submit(tag, parts, getattr(fn, "__qualname__", None), retries, timeout)
+        future = crew.submit(tag, parts, getattr(fn, "__qualname__", None), retries, timeout)
+        if len(crew.processes) < self._max_workers:
+            crew.grow()
+        return future
 
     def _when_full(self, fn: Any, args: Any, kwargs: Any) -> Future[Any] | None:
         limit, workers = self._max_pending or 0, self._crew.workers
@@ -341,6 +357,14 @@ class ProcessTaskOptions:
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> Future[_T]:
         """As ``ProcessPoolExecutor.submit``."""
         return self._pool._submit(fn, args, kwargs, self._retries, self._timeout)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied"):
+        from raddle.multiprocessing import _workers
+
+        return getattr(_workers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _run_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:

@@ -42,8 +42,9 @@ else:
 class PoolStats(NamedTuple):
     """The work of a pool so far. Times are seconds; None where nothing has been measured yet.
 
-    Percentiles are right within an eighth. Processor time is sampled where tasks are short; it includes the few
-    microseconds that the pool itself takes for each, and what is long past counts for less.
+    Percentiles are right within an eighth; where tasks of some microseconds follow each other, one in eight is timed.
+    Processor time is sampled where tasks are short; it includes what the pool itself takes for each, and what is long
+    past counts for less.
     """
 
     submitted: int
@@ -134,8 +135,10 @@ class _Crew:
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             worker = Thread(name=f"{self.prefix}_{next(self.numbers)}", target=self.serve)
             self.newest = worker
-            worker.start()
+            worker._launch()
             self.enlist(worker)
+        # Without the locks: a finalizer in the new thread, which has not got that far yet, may submit.
+        worker._wait_for_start()
 
     def has_started(self) -> bool:
         """Asked when ``start`` has raised: whether the worker runs all the same, as when a signal handler raised."""
