@@ -1,4 +1,4 @@
-"""``Pool``: worker processes and the many ways to give them work. ``ThreadPool`` is the standard library's.
+"""``Pool``: worker processes and the many ways to give them work.
 
 A subtype of ``multiprocessing.pool.Pool`` with its methods. The workers are those of ``ProcessPoolExecutor`` in
 ``raddle.concurrent.futures``: one that dies costs the task that it ran, which raises ``WorkerDied``.
@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError
 from itertools import islice, starmap
 from multiprocessing import TimeoutError, util
 from multiprocessing import pool as _std
-from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE, ThreadPool
+from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from typing import Any, TypeVar
 
 from raddle.concurrent.futures._base import Future
@@ -357,6 +357,10 @@ class Pool(_Base):  # type: ignore[misc]
     def _pool(self) -> list[Any]:
         return list(self._crew.processes.values())
 
+    def _repopulate_pool(self) -> None:
+        """As real programs call it, to have missing workers started at once."""
+        self._crew.grow(self._processes)
+
     def _check_running(self) -> None:
         if self._state != RUN:
             raise ValueError("Pool not running")
@@ -514,6 +518,18 @@ class Pool(_Base):  # type: ignore[misc]
         return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={len(self._pool)}>"
 
 
+class ThreadPool(_std.ThreadPool):
+    """The standard library's pool of threads, which stays so where ``install()`` has put another Pool below it."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        _Base.__init__(self, processes, initializer, initargs)
+
+
 def _prepare(process: Any) -> None:
     process.name = process.name.replace("Process", "PoolWorker")
     process.daemon = True
@@ -528,8 +544,7 @@ def _feed(submit: Any, crew: Crew, results: Any, func: Any, source: Iterator[Any
                 for item in islice(source, chunksize):
                     chunk.append(item)
             except Exception as error:
-                if chunk:
-                    results._put(submit(_map_chunk, (func, tuple(chunk)), {}, func))
+                # What the chunk has so far is dropped, as in the standard library.
                 failed: Future[Any] = Future()
                 failed.set_exception(error)
                 results._put(failed)
