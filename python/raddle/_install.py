@@ -69,11 +69,7 @@ AREAS = (
 )
 
 #: Modules that are made of the insides of a standard object: they are loaded with that in its place.
-_BUILT_ON = {
-    "multiprocessing.synchronize": ("threading", "Barrier"),
-    # A pool takes the locks out of the queues that its context makes.
-    "multiprocessing.pool": ("multiprocessing", "get_context"),
-}
+_BUILT_ON = {"multiprocessing.synchronize": ("threading", "Barrier")}
 
 # Public functions that look their type up at each call, so that taking them early does no harm.
 _FOLLOWERS = {"threading.RLock"}

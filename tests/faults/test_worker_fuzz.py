@@ -15,6 +15,7 @@ import raddle.concurrent.futures  # noqa: F401 - tells the extension what future
 from raddle import _raddle
 from raddle.multiprocessing import _workers  # noqa: F401 - tells the extension how messages are read
 from raddle.multiprocessing._pickling import decode, loads
+from raddle.queue import ShutDown
 from tools import DEADLINE, rng_for, scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open")
@@ -81,7 +82,7 @@ def test_anything(scribbles):
                 worker.scribble(rng)
                 try:
                     worker.channel.send(rng.randrange(64), data[-8:], False)
-                except (OSError, Full):
+                except (OSError, Full, ShutDown):
                     pass
             time.sleep(0.001)
         finally:
@@ -102,4 +103,3 @@ def test_anything(scribbles):
                 workers.give_up(news[1])
         workers.join()
         assert tag == 0
-

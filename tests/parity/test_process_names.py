@@ -13,7 +13,7 @@ from tools import check_child
 
 OWN = {"JoinableQueue", "Pipe", "Pool", "Process", "Queue", "SimpleQueue"}
 OWN |= {"get_all_start_methods", "get_context", "get_start_method", "set_start_method"}
-SAME_MODULES = "managers pool process reduction shared_memory sharedctypes synchronize util"
+SAME_MODULES = "managers process reduction shared_memory sharedctypes synchronize util"
 
 
 def square(number):

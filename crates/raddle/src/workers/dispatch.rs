@@ -125,6 +125,7 @@ struct Post {
     heard: bool,
     memory: Option<u64>,
     damaged: Option<io::Error>,
+    is_ignored: bool,
 }
 
 impl Post {
@@ -352,6 +353,7 @@ impl<H: Host> Workers<H> {
                 heard: false,
                 memory: None,
                 damaged: None,
+                is_ignored: false,
             };
             self.watch.add(post.process.fd.as_raw_fd(), slot << 1 | 1)?;
             self.watch.add(post.replies.bell().fd(), slot << 1)?;
@@ -438,6 +440,9 @@ impl<H: Host> Workers<H> {
                 if nap.is_some_and(|nap| nap <= now()) && ready.is_empty() {
                     self.host.rest();
                 }
+            } else {
+                // However much a worker has to say, deaths are seen.
+                self.watch.wait(Some(0), &mut ready);
             }
         }
     }
@@ -501,6 +506,11 @@ impl<T: Send + 'static> State<T> {
         for slot in overdue {
             more |= self.read(slot, out);
         }
+        for post in self.posts.values_mut().filter(|post| post.damaged.is_some() && !post.is_ignored) {
+            // It is being killed; only its end is waited for.
+            watch.remove(post.replies.bell().fd());
+            (post.is_ignored, post.look_at) = (true, None);
+        }
         for number in ready.iter().filter(|number| *number & 1 == 1) {
             self.bury(number >> 1, watch, out);
         }
@@ -533,8 +543,10 @@ impl<T: Send + 'static> State<T> {
     /// Has the descriptors ring for what comes from now on. False if something has come already.
     fn arm(&mut self) -> bool {
         let mut quiet = true;
-        for post in self.posts.values_mut().filter(|post| !post.armed) {
+        for post in self.posts.values_mut().filter(|post| !post.armed && post.damaged.is_none()) {
             match post.replies.arm(post.heard) {
+                // One that could not be read a moment ago is looked at again when that is due.
+                Some(true) if post.look_at.is_some() => {}
                 Some(true) => {
                     post.look_at = Some(0);
                     quiet = false;
@@ -549,7 +561,7 @@ impl<T: Send + 'static> State<T> {
 
     /// Reads what a worker has to say. Whether there may be more.
     fn read(&mut self, slot: Slot, out: &mut Deliveries<T>) -> bool {
-        let Some(post) = self.posts.get_mut(&slot) else { return false };
+        let Some(post) = self.posts.get_mut(&slot).filter(|post| post.damaged.is_none()) else { return false };
         post.look_at = None;
         let (mut ids, mut replies) = (Vec::new(), Vec::new());
         let more = loop {
