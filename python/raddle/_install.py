@@ -68,8 +68,12 @@ AREAS = (
     Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),
 )
 
-#: Modules with a class that is made of the insides of a standard class: they are loaded with that class in its place.
-_BUILT_ON = {"multiprocessing.synchronize": ("threading", "Barrier")}
+#: Modules that are made of the insides of a standard object: they are loaded with that in its place.
+_BUILT_ON = {
+    "multiprocessing.synchronize": ("threading", "Barrier"),
+    # A pool takes the locks out of the queues that its context makes.
+    "multiprocessing.pool": ("multiprocessing", "get_context"),
+}
 
 # Public functions that look their type up at each call, so that taking them early does no harm.
 _FOLLOWERS = {"threading.RLock"}
@@ -209,8 +213,13 @@ class _Finder:
 
     def _load_on(self, base: tuple[str, str], load: Any, module: ModuleType) -> None:
         owner, name = sys.modules[base[0]], base[1]
+        undo = [] if _current is None else _current._undo
+        old = next((old for one, attribute, old, _ in undo if one is owner and attribute == name), _MISSING)
+        if old is _MISSING:
+            load(module)
+            return
         now = getattr(owner, name)
-        setattr(owner, name, getattr(_originals, name))
+        setattr(owner, name, old)
         try:
             load(module)
         finally:

@@ -194,8 +194,8 @@ class Thread(_StdThread):
         record = _raddle.ThreadRecord()
         start = getattr(_std, _START)
         native = isinstance(start, _types.BuiltinFunctionType)
-        self._become(record, native)
         try:
+            self._become(record, native)
             if native:
                 bootstrap = self._bootstrap  # type: ignore[attr-defined]
                 if _HANDLES:

@@ -290,3 +290,34 @@ os._exit(depth)
 """
     done = run_child(impl.prelude + code)
     assert (done.returncode, done.stdout, done.stderr) == (5, "code 5\n", "")
+
+
+@pytest.mark.parametrize("after", ["fired", "cancelled", "joined"])
+def test_threads_of_raddle_s_own_are_gone_at_a_fork(impl, after):
+    """No thread is there that the program would not have, and so no warning is given (from 3.12 on)."""
+    code = """
+import os, sys, warnings
+warnings.simplefilter("error")
+for _ in range(20):
+    after = sys.argv[1]
+    if after == "joined":
+        thread = threading.Thread(target=len, args=("",))
+    else:
+        thread = threading.Timer(0.002 if after == "fired" else 1000, len, args=("",))
+    thread.start()
+    if after == "cancelled":
+        thread.cancel()
+    thread.join()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    threads = len(os.listdir("/proc/self/task"))
+    # Of a thread that has been joined the system may know for an instant.
+    assert threads == 1 or "raddle" not in sys.modules, threads
+print("done")
+"""
+    done = run_child(impl.prelude + code, after)
+    if not impl.is_raddle and "multi-threaded" in done.stderr:
+        pytest.skip("the standard library's thread was not gone yet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

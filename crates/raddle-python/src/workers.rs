@@ -211,7 +211,7 @@ fn release_all(py: Python<'_>, items: Vec<Item>) -> PyResult<Bound<'_, PyList>> 
 #[pymethods]
 impl PyWorkers {
     #[new]
-    #[pyo3(signature = (workers, tasks_per_worker=0, idle=None, failures=3, grace=0.1, memory=0))]
+    #[pyo3(signature = (workers, tasks_per_worker=0, idle=None, failures=3, grace=0.1, memory=0, least=0))]
     fn new(
         workers: usize,
         tasks_per_worker: u64,
@@ -219,8 +219,9 @@ impl PyWorkers {
         failures: u32,
         grace: f64,
         memory: u64,
+        least: usize,
     ) -> PyResult<Self> {
-        let rules = Rules { workers, tasks_per_worker, idle: nanoseconds(idle).unwrap_or(0), failures };
+        let rules = Rules { workers, least, tasks_per_worker, idle: nanoseconds(idle).unwrap_or(0), failures };
         let settings = Settings { grace: nanoseconds(Some(grace)).unwrap_or(0), memory };
         let desk = Desk {
             news: Spin::new(VecDeque::new()),
@@ -349,14 +350,14 @@ impl PyWorkers {
     }
 
     /// (pending, unfinished, workers, ready workers, idle workers)
-    fn numbers(&self) -> PyResult<[usize; 5]> {
-        Ok(self.here()?.numbers())
+    fn numbers(&self) -> PyResult<(usize, usize, usize, usize, usize)> {
+        Ok(self.here()?.numbers().into())
     }
 
     /// (submitted, replied, lost, retried, dropped)
-    fn counts(&self) -> PyResult<[u64; 5]> {
+    fn counts(&self) -> PyResult<(u64, u64, u64, u64, u64)> {
         let counts = self.here()?.counts();
-        Ok([counts.submitted, counts.replied, counts.lost, counts.retried, counts.dropped])
+        Ok((counts.submitted, counts.replied, counts.lost, counts.retried, counts.dropped))
     }
 
     /// Descriptors that are this process's alone.

@@ -65,7 +65,7 @@ struct World {
 
 impl World {
     fn new(workers: usize, tasks_per_worker: u64) -> Self {
-        let rules = Rules { workers, tasks_per_worker, idle: 0, failures: 1_000_000 };
+        let rules = Rules { workers, least: workers / 2, tasks_per_worker, idle: 0, failures: 1_000_000 };
         Self {
             plan: Plan::new(rules),
             now: 1,
@@ -254,7 +254,7 @@ proptest! {
 
 #[test]
 fn a_task_behind_a_long_one_goes_to_an_idle_worker() {
-    let rules = Rules { workers: 2, tasks_per_worker: 0, idle: 0, failures: 3 };
+    let rules = Rules { workers: 2, least: 0, tasks_per_worker: 0, idle: 0, failures: 3 };
     let mut plan: Plan<Id> = Plan::new(rules);
     let message = || Message { tag: 0, bytes: Vec::new() };
     let slots = plan.start(2, 0);

@@ -59,9 +59,20 @@ def look_at_folders() -> None:
     PathFinder.find_spec("raddle._there_is_no_such_module")
 
 
+#: What a child that installs raddle loads for it.
+_FOR_INSTALL = (
+    "raddle._install",
+    "raddle.sched",
+    "raddle.concurrent.futures",
+    "raddle.multiprocessing.connection",
+)
+
+
 def preload_in_forkserver() -> None:
     """Let the standard library's forkserver load this module, if it is not running yet."""
     server: Any = _forkserver._forkserver
     modules = getattr(server, "_preload_modules", None)
     if isinstance(modules, list) and __name__ not in modules:
-        server._preload_modules = [*modules, __name__]
+        install: Any = sys.modules.get("raddle._install")
+        more = _FOR_INSTALL if install is not None and install.is_installed() else ()
+        server._preload_modules = [*modules, __name__, *more]

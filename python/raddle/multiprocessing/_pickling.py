@@ -117,7 +117,7 @@ def dump_with_buffers(obj: Any) -> tuple[int, list[Any]]:
     return BUFFERS, message
 
 
-def decode(tag: int, data: bytearray) -> Any:
+def decode(tag: int, data: Any) -> Any:
     """The object in a message with this tag. The buffers in it become part of the object: nothing is copied.
 
     Raises:

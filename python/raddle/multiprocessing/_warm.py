@@ -28,7 +28,7 @@ from multiprocessing.context import set_spawning_popen
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from raddle._originals import allocate_lock
+from raddle._originals import RLock, allocate_lock
 from raddle.multiprocessing import spawn
 from raddle.multiprocessing._lifeline import Lifeline
 from raddle.multiprocessing.spawn import _get_preparation_data as _std_data
@@ -285,6 +285,7 @@ class Popen(popen_fork.Popen):
 
     def __init__(self, process_obj: Any) -> None:
         self._fds: list[int] = []
+        self._reading = RLock()
         super().__init__(process_obj)
 
     def duplicate_for_child(self, fd: int) -> int:
@@ -319,7 +320,10 @@ class Popen(popen_fork.Popen):
 
             if not wait([self.sentinel], 0 if flag == os.WNOHANG else None):
                 return None
-            code = read_number(self.sentinel)
-            # Without a server nobody knows how it ended.
-            self.returncode = 255 if code is None else code
+            # Any thread that starts a process asks for all of them: the number is there for one.
+            with self._reading:
+                if self.returncode is None:
+                    code = read_number(self.sentinel)
+                    # Without a server nobody knows how it ended.
+                    self.returncode = 255 if code is None else code
         return self.returncode

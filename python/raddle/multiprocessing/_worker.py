@@ -65,6 +65,11 @@ def decode_message(tag: int, data: Any) -> Any:
     return decode(tag, data) if tag == BUFFERS else loads(data)
 
 
+def _decode_task(tag: int, data: Any) -> Any:
+    # What stands behind a pickle does not matter to it.
+    return loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
+
+
 class Unreadable:
     """Stands for an exception that the unpickling of a task has raised; what is made of it is the receiver's affair."""
 
@@ -137,7 +142,7 @@ class _Worker:
         try:
             self.running = int.from_bytes(number, "little")
             try:
-                fn, args, kwargs = loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
+                fn, args, kwargs = _decode_task(tag, data)
             except (Stopped, KeyboardInterrupt):
                 raise
             except BaseException as error:

@@ -156,7 +156,8 @@ class Crew:
         flavour: what differs in the worker.
         on_unfit: called by the keeper with the exception that an initializer has raised.
         prepare: called with each process before it is started.
-        lasting: whether the interpreter's exit waits for the tasks; else they end with it.
+        lasting: whether the interpreter's exit waits for the tasks, and workers come with the work; else tasks end with
+            it, and there are always as many workers as may be.
     """
 
     def __init__(
@@ -176,7 +177,9 @@ class Crew:
         lasting: bool = True,
     ) -> None:
         self.context = context
-        self.workers = _raddle.Workers(workers, tasks_per_worker, idle, 3, grace, memory)
+        self.workers = _raddle.Workers(
+            workers, tasks_per_worker, idle, 3, grace, memory, 0 if lasting else workers
+        )
         self.flavour = flavour
         self.initializer = initializer
         self.initargs = initargs
@@ -223,7 +226,8 @@ class Crew:
         self, tag: int, parts: Any, name: str | None, retries: int = 0, limit: float | None = None
     ) -> Future[Any]:
         """Have a task run; its future. Pickled before: see ``dump_task``."""
-        return self.workers.submit(tag, parts, name, retries, limit)
+        future: Future[Any] = self.workers.submit(tag, parts, name, retries, limit)
+        return future
 
     def grow(self, least: int = 0) -> None:
         """Start the workers that are wanted for what waits, or to have this many. What fails is tried again later."""

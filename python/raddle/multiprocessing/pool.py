@@ -1,7 +1,7 @@
-"""``Pool``: worker processes and the many ways to give them work. ``ThreadPool`` is the standard library's.
+"""``Pool``: worker processes and the many ways to give them work.
 
-A subtype of ``multiprocessing.pool.Pool`` with its methods. The workers are those of
-``raddle.concurrent.futures.ProcessPoolExecutor``: one that dies costs the task that it ran, which raises ``WorkerDied``.
+A subtype of ``multiprocessing.pool.Pool`` with its methods. The workers are those of ``ProcessPoolExecutor`` in
+``raddle.concurrent.futures``: one that dies costs the task that it ran, which raises ``WorkerDied``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,7 @@ from concurrent.futures import CancelledError
 from itertools import islice, starmap
 from multiprocessing import TimeoutError, util
 from multiprocessing import pool as _std
-from multiprocessing.pool import (
-    CLOSE,
-    INIT,
-    RUN,
-    TERMINATE,
-    ExceptionWithTraceback,
-    MaybeEncodingError,
-    RemoteTraceback,
-    ThreadPool,
-)
+from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from typing import Any, TypeVar
 
 from raddle.concurrent.futures._base import Future
@@ -57,6 +48,11 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+_private: Any = _std
+ExceptionWithTraceback = _private.ExceptionWithTraceback
+MaybeEncodingError = _private.MaybeEncodingError
+RemoteTraceback = _private.RemoteTraceback
+
 # What futures raise when their time is up; multiprocessing has an exception of its own.
 _Late = builtins.TimeoutError
 
@@ -66,7 +62,8 @@ class _Flavour(_worker.Flavour):
 
     @staticmethod
     def unsendable(error: BaseException, obj: Any) -> BaseException:
-        return MaybeEncodingError(error, obj)
+        sent: BaseException = MaybeEncodingError(error, obj)
+        return sent
 
 
 def _map_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
@@ -104,7 +101,7 @@ class ApplyResult:
             if not futures:
                 self._all_are_done()
 
-    def _one_is_done(self, _: Any) -> None:
+    def _one_is_done(self, _: object) -> None:
         with self._counting:
             self._left -= 1
             if self._left:
@@ -269,7 +266,7 @@ class IMapUnorderedIterator(IMapIterator):
             self._running += 1
         future.add_done_callback(self._done)
 
-    def _done(self, future: Future[Any]) -> None:
+    def _done(self, future: Any) -> None:
         with self._changed:
             self._running -= 1
             self._futures.append(future)
@@ -290,7 +287,11 @@ def _left(limit: float | None) -> float | None:
     return None if limit is None else max(0.0, limit - time.monotonic())
 
 
-class Pool(_std.Pool):
+# To a type checker, results are none of the standard library's, whose methods they have.
+_Base: Any = _std.Pool
+
+
+class Pool(_Base):  # type: ignore[misc]
     """Worker processes: a subtype of ``multiprocessing.pool.Pool``.
 
     Args:
@@ -356,6 +357,10 @@ class Pool(_std.Pool):
     def _pool(self) -> list[Any]:
         return list(self._crew.processes.values())
 
+    def _repopulate_pool(self) -> None:
+        """As real programs call it, to have missing workers started at once."""
+        self._crew.grow(self._processes)
+
     def _check_running(self) -> None:
         if self._state != RUN:
             raise ValueError("Pool not running")
@@ -371,7 +376,12 @@ class Pool(_std.Pool):
             return failed
         return self._crew.submit(tag, parts, getattr(name, "__qualname__", None))
 
-    def apply(self, func: Callable[..., _T], args: Iterable[Any] = (), kwds: Any = {}) -> _T:
+    def apply(
+        self,
+        func: Callable[..., _T],
+        args: Iterable[Any] = (),
+        kwds: Any = {},  # noqa: B006 - as in the standard library, and not changed
+    ) -> _T:
         """``func(*args, **kwds)`` in a worker, waited for."""
         result: _T = self.apply_async(func, args, kwds).get()
         return result
@@ -380,7 +390,7 @@ class Pool(_std.Pool):
         self,
         func: Callable[..., Any],
         args: Iterable[Any] = (),
-        kwds: Any = {},
+        kwds: Any = {},  # noqa: B006
         callback: Any = None,
         error_callback: Any = None,
     ) -> ApplyResult:
@@ -397,7 +407,7 @@ class Pool(_std.Pool):
         self, run: Any, func: Any, iterable: Iterable[Any], chunksize: int | None, callbacks: tuple[Any, Any]
     ) -> MapResult:
         self._check_running()
-        items = iterable if hasattr(iterable, "__len__") else list(iterable)
+        items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
         if chunksize is None:
             chunksize, extra = divmod(len(items), self._processes * 4)
             chunksize += bool(extra)
@@ -448,15 +458,19 @@ class Pool(_std.Pool):
 
         The iterable is read by a thread of its own. If it raises, the iterator does so behind the results.
         """
-        return self._feed(IMapIterator(self), func, iterable, chunksize)
+        results = IMapIterator(self)
+        self._feed(results, func, iterable, chunksize)
+        return results
 
     def imap_unordered(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapUnorderedIterator:
         """As ``imap``, in the order in which the results come."""
-        return self._feed(IMapUnorderedIterator(self), func, iterable, chunksize)
+        results = IMapUnorderedIterator(self)
+        self._feed(results, func, iterable, chunksize)
+        return results
 
-    def _feed(self, results: Any, func: Any, iterable: Iterable[Any], chunksize: int) -> Any:
+    def _feed(self, results: IMapIterator, func: Any, iterable: Iterable[Any], chunksize: int) -> None:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
@@ -467,7 +481,6 @@ class Pool(_std.Pool):
         )
         crew.feeders.add(feeder)
         feeder.start()
-        return results
 
     def close(self) -> None:
         """Take no more work; workers end when what is there is done."""
@@ -505,6 +518,18 @@ class Pool(_std.Pool):
         return f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={len(self._pool)}>"
 
 
+class ThreadPool(_std.ThreadPool):
+    """The standard library's pool of threads, which stays so where ``install()`` has put another Pool below it."""
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        _Base.__init__(self, processes, initializer, initargs)
+
+
 def _prepare(process: Any) -> None:
     process.name = process.name.replace("Process", "PoolWorker")
     process.daemon = True
@@ -519,8 +544,7 @@ def _feed(submit: Any, crew: Crew, results: Any, func: Any, source: Iterator[Any
                 for item in islice(source, chunksize):
                     chunk.append(item)
             except Exception as error:
-                if chunk:
-                    results._put(submit(_map_chunk, (func, tuple(chunk)), {}, func))
+                # What the chunk has so far is dropped, as in the standard library.
                 failed: Future[Any] = Future()
                 failed.set_exception(error)
                 results._put(failed)

@@ -148,15 +148,21 @@ impl<V: Send + 'static> Timers<V> {
     /// Ends the thread if it has no timers, and waits until the kernel has forgotten it. To be called before a fork; a
     /// timer that is added starts another.
     pub fn retire(&self) {
-        let mut state = self.state.lock();
-        if state.service != Service::Running || state.serving || state.number == 0 || state.heap.peek().is_some() {
-            return;
-        }
-        let number = state.number;
-        state.retiring = true;
-        drop(state);
-        self.earlier.notify_all();
         let end = now() + KERNEL;
+        let number = loop {
+            let mut state = self.state.lock();
+            if state.service == Service::None || state.heap.peek().is_some() || now() >= end {
+                return;
+            }
+            // Else it is about to begin, or to come back for more.
+            if state.service == Service::Running && state.number != 0 && !state.serving {
+                state.retiring = true;
+                break state.number;
+            }
+            drop(state);
+            yield_now();
+        };
+        self.earlier.notify_all();
         // Not longer than it is wanted: a timer that somebody adds meanwhile keeps it.
         while !thread_is_gone(number) && now() < end && self.is_empty() {
             yield_now();

@@ -125,6 +125,8 @@ impl Worker {
 pub struct Rules {
     /// The most workers.
     pub workers: usize,
+    /// As many are kept, whether there is work for them or not.
+    pub least: usize,
     /// After so many tasks a worker is replaced; 0 is never.
     pub tasks_per_worker: u64,
     /// A worker idle for so long ends, in nanoseconds; 0 is never.
@@ -401,7 +403,7 @@ impl<T> Plan<T> {
         }
         let wanted = self.pending.len().saturating_sub(free);
         let room = self.rules.workers.saturating_sub(all);
-        let least = if self.closed { 0 } else { at_least.saturating_sub(all) };
+        let least = if self.closed { 0 } else { at_least.max(self.rules.least).saturating_sub(all) };
         (0..wanted.max(least).min(room)).map(|_| self.enlist()).collect()
     }
 

@@ -10,7 +10,7 @@ from concurrent.futures import process as _std
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from raddle import _raddle
 from raddle.concurrent.futures._base import Future
@@ -19,10 +19,11 @@ from raddle.queue import Full
 
 __all__ = [
     "BrokenProcessPool",
-    "MemoryLimitExceeded",
+    "MemoryLimitExceeded",  # noqa: F822 - the others are loaded when they are asked for
     "ProcessPoolExecutor",
     "ProcessPoolStats",
-    "WorkerDied",
+    "UnpicklingFailed",  # noqa: F822
+    "WorkerDied",  # noqa: F822
 ]
 
 _T = TypeVar("_T")
@@ -47,7 +48,7 @@ class ProcessPoolStats(NamedTuple):
 
 
 class _Flavour(_worker.Flavour):
-    wrap = _std._ExceptionWithTraceback  # type: ignore[attr-defined]
+    wrap = _std._ExceptionWithTraceback
 
     @staticmethod
     def initializer_failed() -> None:
@@ -132,7 +133,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
             )
         self._mp_context: Any = mp_context
         self._max_workers = max_workers
-        self._initializer = initializer
+        self._initializer: Any = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._max_pending = max_pending
@@ -166,7 +167,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         return self._crew.broken or False
 
     @property
-    def _executor_manager_thread(self) -> Any:
+    def _executor_manager_thread(self) -> Any:  # type: ignore[override]
         return self._crew.keeper
 
     def _refuse(self) -> NoReturn:

@@ -139,10 +139,12 @@ class _Crew:
             self.enlist(worker)
         # Without the locks: a finalizer in the new thread, which has not got that far yet, may submit.
         worker._wait_for_start()
+        # A signal handler that raises before the next start has come to its first line is not to find this one.
+        self.newest = None
 
     def has_started(self) -> bool:
         """Asked when ``start`` has raised: whether the worker runs all the same, as when a signal handler raised."""
-        worker = self.newest
+        worker, self.newest = self.newest, None
         if worker is None or worker._record is None or worker._record.life() == "new":
             return False
         self.enlist(worker)
