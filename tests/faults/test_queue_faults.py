@@ -288,6 +288,32 @@ def until_shut_down(line):
         os._exit(7)
 
 
+class TestTasks:
+    def test_many_report_at_once_and_nothing_comes_any_more(self):
+        """Whoever finds the lock busy waits for the lock, not for another item."""
+        line, ready = fork.JoinableQueue(), fork.Barrier(4)
+
+        def report(count):
+            for _ in range(count):
+                line.get()
+            ready.wait()
+            for _ in range(count):
+                line.task_done()
+
+        count = scaled(15_000, 200_000)
+        for _ in range(4 * count):
+            line.put(0)
+        workers = [started(fork, report, count) for _ in range(4)]
+        for worker in workers:
+            worker.join(DEADLINE)
+            assert worker.exitcode == 0
+        with Stopwatch() as watch:
+            line.join()
+        assert watch.seconds < DEADLINE
+        with pytest.raises(ValueError, match="too many times"):
+            line.task_done()
+
+
 class TestLimits:
     def test_no_descriptor_is_free(self):
         code = """

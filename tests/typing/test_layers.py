@@ -32,6 +32,7 @@ PARTS = {
     "future": {"primitive", "park"},
     "pool": {"primitive", "trace", "park", "future"},
     "ipc": {"primitive", "trace", "park"},
+    "workers": {"trace", "park", "ipc"},
     "detect": {"trace"},
 }
 
@@ -165,6 +166,7 @@ ALLOWED = {
     "concurrent/futures/__init__": {"concurrent"},
     "concurrent/futures/_base": {"_raddle", "cancel", "concurrent"},
     "concurrent/futures/_progress": set(),
+    "concurrent/futures/process": {"_raddle", "concurrent", "multiprocessing", "queue"},
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
     "multiprocessing/__init__": {"multiprocessing", "queue"},
@@ -173,10 +175,12 @@ ALLOWED = {
     "multiprocessing/_pickling": set(),
     "multiprocessing/_warm": {"_originals", "multiprocessing"},
     "multiprocessing/_warm_server": {"multiprocessing"},
+    "multiprocessing/_worker": {"_raddle", "multiprocessing"},
+    "multiprocessing/_workers": {"_install", "_raddle", "cancel", "concurrent", "multiprocessing", "threading"},
     "multiprocessing/connection": {"_raddle", "multiprocessing"},
     "multiprocessing/context": {"multiprocessing"},
     "multiprocessing/managers": set(),
-    "multiprocessing/pool": set(),
+    "multiprocessing/pool": {"concurrent", "multiprocessing", "threading"},
     "multiprocessing/process": set(),
     "multiprocessing/reduction": set(),
     "multiprocessing/shared_memory": set(),
@@ -281,7 +285,10 @@ def test_the_package_loads_nothing_of_its_own():
 
 
 #: What a program may have installed, and is used then.
-OPTIONAL = {"concurrent/futures/_progress": {"tqdm", "rich"}}
+OPTIONAL = {
+    "concurrent/futures/_progress": {"tqdm", "rich"},
+    "multiprocessing/_workers": {"cloudpickle"},
+}
 
 
 def test_nothing_third_party():

@@ -514,10 +514,20 @@ impl PyChannel {
     /// Reports a message done; False if all have been.
     fn done(this: &Bound<'_, Self>) -> PyResult<bool> {
         let (py, me) = (this.py(), this.get());
-        // Waits only for the lock.
-        me.receive_with(py, this.as_ptr() as usize, Patience::Until(Deadline::NEVER), |channel, _| {
-            Ok(channel.try_done())
-        })
+        let ends = me.ends()?;
+        let host = PyHost::new();
+        let asked = me.asked((Kind::QueueJoin, Kind::Receive), this.as_ptr() as usize, &host, Patience::None);
+        loop {
+            match ends.incoming.try_done() {
+                Ok(known) => return Ok(known),
+                // Only for the lock: no message has to come.
+                Err(RecvError::Busy) => {
+                    asked.wait(py, &ends.incoming, Deadline::NEVER, Channel::wait_readers)?;
+                }
+                Err(RecvError::Failed(error)) => return Err(failed(error)),
+                Err(_) => return Err(failed(std::io::ErrorKind::InvalidData.into())),
+            }
+        }
     }
 
     /// Waits until every message sent has been reported done.

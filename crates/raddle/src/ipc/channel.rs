@@ -727,6 +727,14 @@ impl Channel {
         Ok(true)
     }
 
+    /// Waits until nobody reads, at least for a moment: after [`try_done`](Self::try_done) was too busy.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn wait_readers(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        self.wait_free(&self.header().readers, parking)
+    }
+
     /// Messages sent and not done. What an immediate end threw away needs not be done.
     fn unfinished(theirs: &Fields, ours: &Fields) -> u64 {
         let sent =

@@ -21,7 +21,7 @@ const WRITING: u64 = 2_000_000;
 /// How often the memory of workers is looked at, in nanoseconds.
 const MEASURE: u64 = 50_000_000;
 /// How long a lock of a dead worker may take to be mended.
-const MENDING: u64 = 1_000_000_000;
+const MENDING: u64 = 100_000_000;
 /// After how long without news the host may see to what it owes, in nanoseconds.
 const QUIET: u64 = 2_000_000;
 /// How long the dispatcher lets replies gather while all workers have more to do, and how often before it looks for

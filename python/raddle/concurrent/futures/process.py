@@ -47,6 +47,19 @@ class ProcessPoolStats(NamedTuple):
     idle_workers: int
 
 
+class _NoQueue:
+    """Stands for the queue of the standard library's executor, to be closed and joined."""
+
+    def close(self) -> None:
+        pass
+
+    def join_thread(self) -> None:
+        pass
+
+
+_NO_QUEUE = _NoQueue()
+
+
 class _Flavour(_worker.Flavour):
     wrap = _std._ExceptionWithTraceback
 
@@ -167,6 +180,10 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         return self._crew.broken or False
 
     @property
+    def _call_queue(self) -> Any:
+        return _NO_QUEUE
+
+    @property
     def _executor_manager_thread(self) -> Any:  # type: ignore[override]
         return self._crew.keeper
 
@@ -201,13 +218,14 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         crew = self._crew
         if crew.closed:
             self._refuse()
-        if crew.keeper is None:
+        first = crew.keeper is None
+        if first:
             crew.begin(self._max_workers if _method(self._mp_context) == "fork" else 1)
         try:
             tag, parts = self._dump(fn, args, kwargs)
         except Exception as error:
             # A worker is started for it, as in the standard library, which finds out later.
-            crew.grow(len(crew.processes) + 1)
+            crew.grow(len(crew.processes) + (not first))
             failed: Future[_T] = Future()
             failed.set_exception(error)
             return failed
