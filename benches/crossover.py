@@ -45,6 +45,9 @@ SAMPLE, LEAST, MOST = 0.1, 4, 20_000
 
 CHUNKS = 8
 
+#: A gain below this is taken for noise.
+NOISE = 1.25
+
 SERIES = {
     "threads": ("orange", "threads, raddle"),
     "processes": ("blue", "processes, raddle"),
@@ -145,9 +148,9 @@ def measure(workers: int, rounds: int, quick: bool) -> tuple[Ratios, Ratios]:
 
 
 def crossing(ratios: dict[float, float]) -> float | None:
-    """Where the curve rises above 1 for good: interpolated on logarithms; None where it ends below."""
+    """Where the curve rises above 1 for good: interpolated on logarithms; None where it does not, or gains little."""
     places = sorted(ratios)
-    if ratios[places[-1]] <= 1:
+    if ratios[places[-1]] <= 1 or max(ratios.values()) < NOISE:
         return None
     for below, above in zip(reversed(places[:-1]), reversed(places[1:]), strict=True):
         if ratios[below] <= 1:

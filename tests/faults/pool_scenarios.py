@@ -90,7 +90,7 @@ def kill_idle(run):
 @scenario("all workers are killed while idle")
 def kill_all(run):
     with closing(run, run.pool()) as pool:
-        for _ in range(run.scaled(2, 20)):
+        for _ in range(run.scaled(5, 200)):
             for pid in run.warm(pool):
                 run.kill(pid)
             run.good(pool)
