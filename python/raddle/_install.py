@@ -62,7 +62,7 @@ AREAS = (
     Area("concurrent.futures", package="concurrent.futures"),
     Area("concurrent.futures.process", package="concurrent.futures.process"),
     Area("multiprocessing", package="multiprocessing"),
-    Area("multiprocessing.pool", package="multiprocessing.pool"),
+    Area("multiprocessing.pool", package="multiprocessing.pool", only=("Pool", "ThreadPool")),
     Area("multiprocessing.connection", package="multiprocessing", only=("wait",)),
     # What children are told: they install too.
     Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),

@@ -10,12 +10,12 @@ import time
 from queue import Full
 
 import pytest
-
 import raddle.concurrent.futures  # noqa: F401 - tells the extension what futures are
 from raddle import _raddle
 from raddle.multiprocessing import _workers  # noqa: F401 - tells the extension how messages are read
 from raddle.multiprocessing._pickling import decode, loads
 from raddle.queue import ShutDown
+
 from tools import DEADLINE, rng_for, scaled
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open")

@@ -19,7 +19,7 @@ __all__ = ["SHIFT", "Ends", "Flavour", "Stopped", "decode_message", "main"]
 # What messages are, above the tag of the pickling: as the core has it.
 SHIFT = 3
 TASK, END = 0, 1
-RESULT, RAISED, READY, STOPPED, UNFIT = 0, 1, 2, 3, 4
+RESULT, RAISED, READY, STOPPED, UNFIT, REFUSED = 0, 1, 2, 3, 4, 5
 
 _NO_NUMBER = bytes(8)
 
@@ -130,6 +130,10 @@ class _Worker:
             try:
                 tag, data = receive()
             except EOFError:
+                return
+            except (OSError, MemoryError) as error:
+                # There is no room for the task, nor for those that may come behind it.
+                self.raised(_NO_NUMBER, error, REFUSED)
                 return
             if tag >> SHIFT:
                 return

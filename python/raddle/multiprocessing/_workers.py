@@ -231,9 +231,11 @@ class Crew:
 
     def grow(self, least: int = 0) -> None:
         """Start the workers that are wanted for what waits, or to have this many. What fails is tried again later."""
-        with self._lock:
-            for slot in self.workers.want(least):
-                self.on_start(slot)
+        slots = self.workers.want(least)
+        if slots:
+            with self._lock:
+                for slot in slots:
+                    self.on_start(slot)
 
     def _start(self, slot: int) -> None:
         """Start a worker and enlist it, or give it up and leave nothing behind."""

@@ -386,9 +386,11 @@ impl Channel {
                 ours[written::SHUT] %= QUIET_STEP;
             }
             None => {
-                // An empty ring is begun again before it takes more memory.
-                if empty && index + need > ours[written::WARM].min(ring.size) && index >= need + WORD {
-                    let skipped = ring.size - index;
+                // An empty ring is begun again before it takes more memory. What is skipped counts as written until it has
+                // been passed: so much that there would be no room for the next message is not skipped.
+                let skipped = ring.size - index;
+                let cold = index + need > ours[written::WARM].min(ring.size);
+                if empty && cold && index >= need + WORD && skipped <= ring.size / 2 {
                     ring.put_word(tail, SKIP | skipped);
                     at = tail + skipped;
                 }

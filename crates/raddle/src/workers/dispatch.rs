@@ -563,7 +563,7 @@ impl<T: Send + 'static> State<T> {
     fn read(&mut self, slot: Slot, out: &mut Deliveries<T>) -> bool {
         let Some(post) = self.posts.get_mut(&slot).filter(|post| post.damaged.is_none()) else { return false };
         post.look_at = None;
-        let (mut ids, mut replies) = (Vec::new(), Vec::new());
+        let (mut ids, mut replies, mut refused) = (Vec::new(), Vec::new(), None);
         let more = loop {
             if replies.len() >= BATCH {
                 post.look_at = Some(0);
@@ -575,6 +575,9 @@ impl<T: Send + 'static> State<T> {
                     kind::UNFIT => {
                         let reply = Reply { kind: kind::UNFIT, tag: tag & ((1 << SHIFT) - 1), bytes };
                         out.push(Delivery::Event(Event::Unfit(reply)));
+                    }
+                    kind::REFUSED => {
+                        refused = Some(Reply { kind: kind::RAISED, tag: tag & ((1 << SHIFT) - 1), bytes });
                     }
                     what => {
                         ids.push(id);
@@ -604,7 +607,22 @@ impl<T: Send + 'static> State<T> {
                 }
             }
         }
+        if let Some(reply) = refused {
+            self.refused(slot, reply, out);
+        }
         more
+    }
+
+    /// A worker has no room for the next task of its line: that fails, and what is behind it goes to others.
+    fn refused(&mut self, slot: Slot, reply: Reply, out: &mut Deliveries<T>) {
+        let next = self.plan.first(slot);
+        self.plan.retire(slot);
+        self.take_back(slot);
+        if let Some(id) = next.filter(|id| self.plan.whereabouts(*id).is_none())
+            && let Some(task) = self.plan.unsent(id)
+        {
+            out.push(Delivery::Reply(task, reply, None));
+        }
     }
 
     /// A worker has ended: what it said last counts, what it had not begun goes to others.

@@ -34,6 +34,8 @@ pub mod kind {
     pub const STOPPED: u8 = 3;
     /// From a worker: it will never take any.
     pub const UNFIT: u8 = 4;
+    /// From a worker: it cannot take the next task, and why. It ends.
+    pub const REFUSED: u8 = 5;
 }
 
 /// By how much the kind of a message is shifted in its tag; below is the host's part.

@@ -23,7 +23,7 @@ const KEPT: u64 = 10_000_000;
 /// After how long a start that has failed is tried again, in nanoseconds.
 const START_AGAIN: u64 = 100_000_000;
 /// How many workers may end while a task is being handed to them.
-const MOST_UNTAKEN: u32 = 1;
+const MOST_UNTAKEN: u32 = 30;
 /// About what it takes a sleeping worker to wake up, in nanoseconds.
 const WAKE: u64 = 50_000;
 /// So many tasks in each worker's line last for a while.
@@ -661,7 +661,8 @@ impl<T> Plan<T> {
             let busy = (worker.busy_until > now).then_some(worker.busy_until);
             [stuck, late, is_idle.then(|| worker.began + self.rules.idle), busy]
         });
-        let start = (self.start_after > now && !self.pending.is_empty()).then_some(self.start_after);
+        let short = !self.pending.is_empty() || (!self.closed && self.workers.len() < self.rules.least);
+        let start = (self.start_after > now && short).then_some(self.start_after);
         looks.flatten().chain(start).min()
     }
 }

@@ -232,8 +232,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         if self._max_pending is not None and (future := self._when_full(fn, args, kwargs)) is not None:
             return future
         future = crew.submit(tag, parts, getattr(fn, "__qualname__", None), retries, timeout)
-        if len(crew.processes) < self._max_workers:
-            crew.grow()
+        crew.grow()
         return future
 
     def _when_full(self, fn: Any, args: Any, kwargs: Any) -> Future[Any] | None:
