@@ -113,7 +113,7 @@ class ApplyResult:
             error = self._error()
             if error is None:
                 if self._callback is not None:
-                    self._callback(self._value())
+                    self._callback(self._gather())
             elif self._error_callback is not None:
                 self._error_callback(error)
         finally:
@@ -126,9 +126,6 @@ class ApplyResult:
             if error is not None:
                 return error
         return None
-
-    def _value(self) -> Any:
-        return self._futures[0].result()
 
     def ready(self) -> bool:
         """Whether the task is over."""
@@ -169,17 +166,34 @@ class ApplyResult:
             WorkerDied: its worker died.
             concurrent.futures.CancelledError: the pool was terminated.
         """
+        if timeout is None and self._event is None:
+            return self._gather()
         self.wait(timeout)
         if not self.ready():
             raise TimeoutError
+        return self._gather()
+
+    def _gather(self) -> Any:
+        """The result, waited for; or the exception, once all parts are over."""
         self._pool = None
-        error = self._error()
+        parts: list[Any] = []
+        error: BaseException | None = None
+        for future in self._futures:
+            try:
+                parts.append(future.result())
+            except BaseException as raised:
+                if not future.done():
+                    raise  # a signal handler's
+                error = error or raised
         if error is not None:
             try:
                 raise error
             finally:
                 del error
-        return self._value()
+        return self._join(parts)
+
+    def _join(self, parts: list[Any]) -> Any:
+        return parts[0]
 
 
 AsyncResult = ApplyResult
@@ -188,8 +202,8 @@ AsyncResult = ApplyResult
 class MapResult(ApplyResult):
     """The results of tasks that are chunks of a list, to come."""
 
-    def _value(self) -> list[Any]:
-        return [item for future in self._futures for item in future.result()]
+    def _join(self, parts: list[Any]) -> list[Any]:
+        return [item for part in parts for item in part]
 
 
 class IMapIterator:
