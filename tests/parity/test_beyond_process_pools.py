@@ -205,6 +205,17 @@ class TestStopping:
         assert neighbour.result(DEADLINE) == 1
         assert not future.cancel(running=True) or future.cancelled()
 
+    @pytest.mark.parametrize("method", METHODS)
+    def test_cancel_a_task_whose_worker_is_starting(self, method):
+        for _ in range(3):
+            with ProcessPoolExecutor(1, raddle.multiprocessing.get_context(method)) as pool:
+                future = pool.submit(stubborn, 100)
+                wait_until(future.running, "it counts as running")
+                assert future.cancel(running=True)
+                with pytest.raises(CancelledError):
+                    future.result(DEADLINE)
+                assert pool.submit(pow, 2, 2).result(DEADLINE) == 4
+
     def test_memory(self):
         with ProcessPoolExecutor(1, warm, max_memory_per_worker=200 << 20) as pool:
             assert pool.submit(pow, 2, 2).result(DEADLINE) == 4

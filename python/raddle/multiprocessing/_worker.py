@@ -145,6 +145,8 @@ class _Worker:
     def run(self, tag: int, data: Any, number: bytes) -> None:
         try:
             self.running = int.from_bytes(number, "little")
+            # The signal may have come before.
+            self.on_stop()
             try:
                 fn, args, kwargs = _decode_task(tag, data)
             except (Stopped, KeyboardInterrupt):

@@ -712,7 +712,8 @@ impl<T: Send + 'static> State<T> {
 
     /// Stops a task, wherever it is. False if it is nowhere.
     fn stop(&mut self, id: Id, why: Why, moment: u64, out: &mut Deliveries<T>) -> bool {
-        if let Some((slot, false)) = self.plan.whereabouts(id) {
+        if let Some((slot, _)) = self.plan.whereabouts(id) {
+            // It may not have begun.
             self.take_back(slot);
         }
         match self.plan.whereabouts(id) {

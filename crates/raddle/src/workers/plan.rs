@@ -500,6 +500,14 @@ impl<T> Plan<T> {
         }
         let why = worker.stopping.map(|(_, why)| why);
         let mut lost = Vec::new();
+        // One that was to stop, and had not been taken, does not begin elsewhere.
+        if let Some((id, _)) = worker.stopping
+            && let Some(at) = self.pending.iter().position(|other| *other == id)
+        {
+            self.pending.remove(at);
+            self.counts.lost += 1;
+            lost.extend(self.tasks.remove(&id).map(|entry| entry.task));
+        }
         let first = worker.line.pop_front();
         // A worker takes one task at a time. If more are missing, they never reached it: they are first in line again.
         for id in worker.line.into_iter().rev() {
@@ -648,6 +656,9 @@ impl<T> Plan<T> {
     }
 
     fn limit(&self, worker: &Worker) -> Option<u64> {
+        if worker.phase == Phase::Starting {
+            return None;
+        }
         Some(worker.began.saturating_add(self.tasks.get(worker.line.front()?)?.limit?))
     }
 
