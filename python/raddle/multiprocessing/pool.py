@@ -182,7 +182,7 @@ class ApplyResult:
             try:
                 parts.append(future.result())
             except BaseException as raised:
-                if not future.done():
+                if not future.done() or not (future.cancelled() or raised is future.exception()):
                     raise  # a signal handler's
                 error = error or raised
         if error is not None:
