@@ -387,10 +387,12 @@ impl Channel {
             }
             None => {
                 // An empty ring is begun again before it takes more memory. What is skipped counts as written until it has
-                // been passed: so much that there would be no room for the next message is not skipped.
+                // been passed: so much that there would be no room for the next message is skipped only for a message
+                // that is itself a good part of the ring, and worth more than the step to another ring it may cost.
                 let skipped = ring.size - index;
                 let cold = index + need > ours[written::WARM].min(ring.size);
-                if empty && cold && index >= need + WORD && skipped <= ring.size / 2 {
+                let worth = skipped <= ring.size / 2 || need >= (ring.size / 8).max(PIECE);
+                if empty && cold && index >= need + WORD && worth {
                     ring.put_word(tail, SKIP | skipped);
                     at = tail + skipped;
                 }
