@@ -13,7 +13,6 @@ import pytest
 import raddle.concurrent.futures  # noqa: F401 - tells the extension what futures are
 from raddle import _raddle
 from raddle.multiprocessing import _workers  # noqa: F401 - tells the extension how messages are read
-from raddle.multiprocessing._pickling import decode, loads
 from raddle.queue import ShutDown
 
 from tools import DEADLINE, rng_for, scaled
@@ -32,7 +31,9 @@ class FakeWorker:
         ours, theirs = socket.socketpair()
         file = _raddle.channel_memory(2, 0, 0)
         self.file = os.dup(file)
-        self.channel = _raddle.Channel(os.dup(file), theirs.detach(), 0, 1, loads, decode, True)
+        self.channel = _raddle.Channel(
+            os.dup(file), theirs.detach(), 0, 1, print, lambda tag, data: bytes(data), True
+        )
         workers.enlist(self.slot, self.process.pid, file, ours.detach())
 
     def scribble(self, rng):
@@ -69,10 +70,11 @@ def test_anything(scribbles):
         workers = _raddle.Workers(1)
         workers.dispatch()
         worker = FakeWorker(workers)
-        futures = [workers.submit(0, rng.randbytes(rng.randrange(200)), "task") for _ in range(3)]
+        tasks = [_raddle.pickle_task(print, (rng.randbytes(rng.randrange(200)),), {}) for _ in range(3)]
+        futures = [workers.submit(task) for task in tasks]
         try:
             worker.channel.send(READY, bytes(8))
-            tag, data = worker.channel.receive_message()
+            data = worker.channel.receive()
             for _ in range(rng.randrange(6)):
                 number = rng.choice([data[-8:], rng.randbytes(8), bytes(8)])
                 worker.channel.send(rng.randrange(64), rng.randbytes(rng.randrange(300)) + number)
@@ -102,4 +104,3 @@ def test_anything(scribbles):
             if news[0] == "start":
                 workers.give_up(news[1])
         workers.join()
-        assert tag == 0

@@ -187,7 +187,7 @@ ALLOWED = {
     "multiprocessing/connection": {"_raddle", "multiprocessing"},
     "multiprocessing/context": {"multiprocessing"},
     "multiprocessing/managers": set(),
-    "multiprocessing/pool": {"concurrent", "multiprocessing", "threading"},
+    "multiprocessing/pool": {"_raddle", "concurrent", "multiprocessing", "threading"},
     "multiprocessing/process": set(),
     "multiprocessing/reduction": set(),
     "multiprocessing/shared_memory": set(),

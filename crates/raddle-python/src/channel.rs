@@ -252,35 +252,79 @@ impl PyChannel {
         patience: Patience,
         most: usize,
     ) -> PyResult<Option<(Bound<'py, PyAny>, u8)>> {
-        self.receive_with(py, name, patience, |channel, host| {
-            let mut small = [MaybeUninit::<u8>::uninit(); SMALL];
-            let start = NonNull::from(&mut small).cast::<u8>();
+        let mut small = Small::new();
+        let received = self.receive_raw(py, name, patience, most, &mut small, |tag| tag > LAST)?;
+        Ok(received.map(|(raw, tag)| match raw {
+            Raw::Object(object) => (object, tag),
+            Raw::Small(bytes) if tag > LAST => (PyByteArray::new(py, bytes).into_any(), tag),
+            Raw::Small(bytes) => (PyBytes::new(py, bytes).into_any(), tag),
+        }))
+    }
+
+    /// The next message: on the stack, if it is small. None if it has more than `most` bytes.
+    fn receive_raw<'py, 'a>(
+        &self,
+        py: Python<'py>,
+        name: usize,
+        patience: Patience,
+        most: usize,
+        small: &'a mut Small,
+        mutable: impl Fn(u8) -> bool,
+    ) -> PyResult<Option<(Raw<'py, 'a>, u8)>> {
+        enum Found<'py> {
+            Small(usize),
+            Object(Bound<'py, PyAny>),
+        }
+        let start = NonNull::from(&mut small.0).cast::<u8>();
+        let found = self.receive_with(py, name, patience, |channel, host| {
             // SAFETY: room for SMALL bytes, and no more is asked for.
             let first = unsafe { channel.try_recv(|size, _| (size <= SMALL && size <= most).then_some(start)) };
             let (size, tag) = match first {
-                Ok((size, tag)) => {
-                    // SAFETY: `size` bytes have been written there.
-                    let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), size) };
-                    let bytes = if tag > LAST {
-                        PyByteArray::new(py, bytes).into_any()
-                    } else {
-                        PyBytes::new(py, bytes).into_any()
-                    };
-                    return Ok(Ok(Some((bytes, tag))));
-                }
+                Ok((size, tag)) => return Ok(Ok(Some((Found::Small(size), tag)))),
                 Err(RecvError::NoRoom(size, _)) if size > most => return Ok(Ok(None)),
                 Err(RecvError::NoRoom(size, tag)) => (size, tag),
                 Err(error) => return Ok(Err(error)),
             };
-            let (bytes, room) = if tag > LAST { bytearray(py, size)? } else { uninit_bytes(py, size)? };
+            let (bytes, room) = if mutable(tag) { bytearray(py, size)? } else { uninit_bytes(py, size)? };
             let take = move || {
                 let room = room;
                 // SAFETY: the object is new and known to nobody else; it has room for `size` bytes.
                 unsafe { channel.try_recv(|found, other| (found == size && other == tag).then_some(room.0)) }
             };
             let received = if size < LARGE { take() } else { host.detached(take) };
-            Ok(received.map(|(_, tag)| Some((bytes, tag))))
-        })
+            Ok(received.map(|(_, tag)| Some((Found::Object(bytes), tag))))
+        })?;
+        Ok(found.map(|(found, tag)| match found {
+            Found::Object(object) => (Raw::Object(object), tag),
+            Found::Small(size) => {
+                // SAFETY: `size` bytes have been written there.
+                let bytes = unsafe { std::slice::from_raw_parts(small.0.as_ptr().cast::<u8>(), size) };
+                (Raw::Small(bytes), tag)
+            }
+        }))
+    }
+
+    /// The next task of a worker, waited for.
+    pub(crate) fn receive_task<'py, 'a>(
+        this: &Bound<'py, Self>,
+        small: &'a mut Small,
+        mutable: impl Fn(u8) -> bool,
+    ) -> PyResult<(Raw<'py, 'a>, u8)> {
+        let patience = Patience::Until(Deadline::NEVER);
+        let name = this.as_ptr() as usize;
+        let received = this.get().receive_raw(this.py(), name, patience, usize::MAX, small, mutable)?;
+        Ok(received.expect("there is room for any"))
+    }
+
+    /// Sends the reply to it.
+    pub(crate) fn send_reply(this: &Bound<'_, Self>, tag: u8, parts: &[&[u8]]) -> PyResult<()> {
+        let patience = Patience::Until(Deadline::NEVER);
+        this.get().send_parts(this.py(), this.as_ptr() as usize, tag, parts, patience)
+    }
+
+    /// The number that the other side has left beside the messages; 0 if none.
+    pub(crate) fn request(&self) -> PyResult<u64> {
+        Ok(self.ends()?.incoming.requested())
     }
 
     fn decoded<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, tag: u8) -> PyResult<Bound<'py, PyAny>> {
@@ -302,6 +346,22 @@ impl PyChannel {
             tag => gil::call(self.decode.bind(py), &[&tag.into_bound_py_any(py)?, &data]),
         }
     }
+}
+
+/// Room on the stack for a small message.
+pub(crate) struct Small([MaybeUninit<u8>; SMALL]);
+
+impl Small {
+    pub(crate) fn new() -> Self {
+        Self([MaybeUninit::uninit(); SMALL])
+    }
+}
+
+/// A message.
+pub(crate) enum Raw<'py, 'a> {
+    Small(&'a [u8]),
+    /// A bytes object, or a bytearray if what is made of the message may be changed.
+    Object(Bound<'py, PyAny>),
 }
 
 /// A pointer that another thread may use: the detached part of a call runs in the same thread anyway.
@@ -437,19 +497,6 @@ impl PyChannel {
         let received =
             this.get().receive_bytes(this.py(), this.as_ptr() as usize, patience, most.unwrap_or(usize::MAX))?;
         Ok(received.map(|(data, _)| data))
-    }
-
-    /// The next message as it is: its tag and its bytes.
-    fn receive_message<'py>(this: &Bound<'py, Self>) -> PyResult<(u8, Bound<'py, PyAny>)> {
-        let patience = Patience::Until(Deadline::NEVER);
-        let received = this.get().receive_bytes(this.py(), this.as_ptr() as usize, patience, usize::MAX)?;
-        let (data, tag) = received.expect("there is room for any");
-        Ok((tag, data))
-    }
-
-    /// The number that the other side has left beside the messages; 0 if none.
-    fn requested(&self) -> PyResult<u64> {
-        Ok(self.ends()?.incoming.requested())
     }
 
     /// Writes the bytes of the next message to a buffer: how many. If there is too little room, the bytes themselves.

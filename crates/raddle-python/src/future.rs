@@ -328,7 +328,7 @@ impl PyFuture {
     fn unpack(&self, py: Python<'_>) -> PyResult<()> {
         let Some(remote) = self.remote.get() else { return Ok(()) };
         let Some(reply) = remote.reply.lock().clone() else { return Ok(()) };
-        let (value, failed) = match crate::workers::decode(py, &reply) {
+        let (value, failed) = match crate::tasks::decode(py, &reply) {
             Ok(value) => (value, self.is_failed()),
             Err(error) if error.is_instance_of::<PyException>(py) => (into_value(py, error), true),
             Err(error) => return Err(error),

@@ -17,16 +17,20 @@ mod exact;
 mod future;
 mod gil;
 mod lock;
+mod named;
 mod native;
 mod observe;
+mod plain;
 mod pool;
 mod queue;
 mod reference;
 mod sched;
 mod select;
 mod semaphore;
+mod serve;
 mod site;
 mod special;
+mod tasks;
 mod thread;
 mod timer;
 mod types;
@@ -68,15 +72,21 @@ mod _raddle {
         select::add(module)?;
         let module = module.cast::<PyModule>()?;
         module.add_class::<channel::PyChannel>()?;
-        module.add_class::<workers::PyMessage>()?;
+        module.add_class::<tasks::PyMessage>()?;
+        module.add_class::<tasks::PyTask>()?;
         module.add_class::<workers::PyWorkers>()?;
+        module.add_class::<serve::PyServer>()?;
         Ok(())
     }
 
     #[pymodule_export]
     use super::channel::{channel_event, channel_memory, wait_readable};
     #[pymodule_export]
-    use super::workers::{set_message_decoder, task_name, worker_stop_signal};
+    use super::plain::{plain_dumps, plain_loads};
+    #[pymodule_export]
+    use super::tasks::{pickle_task, set_pickling};
+    #[pymodule_export]
+    use super::workers::{task_name, worker_stop_signal};
 
     /// Says which files (by the beginnings of their paths) stand for whoever called them, and checks that call
     /// sites can be read fast; whether they can.

@@ -5,33 +5,36 @@
 
 use crate::args::{Patience, patience};
 use crate::cancel::{self, Reason};
-use crate::channel::{failed, with_parts};
+use crate::channel::failed;
 use crate::error::{fetch, into_value};
 use crate::future::{self, Me, PyFuture, Rest};
 use crate::gil::{self, PyHost};
 use crate::native::core;
 use crate::reference::Item;
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use crate::tasks::{self, PyTask, Task};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyException, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
-use pyo3::{IntoPyObjectExt, ffi};
-use raddle::park::{Deadline, Parking, Signal, Stop};
+use pyo3::types::{PyDict, PyList, PyRange, PyTuple};
+use raddle::park::{Deadline, Parking, Signal, Stop, now};
 use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Waker};
-use raddle::workers::{Event, Host, Loss, Reply, Rules, Settings, Slot, Why, Workers};
+use raddle::workers::{Event, Host, Loss, Message, Reply, Rules, Settings, Slot, Why, Workers};
 use std::collections::VecDeque;
-use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
-/// `decode(tag, data)`: the object in a message.
-static DECODE: OnceLock<Py<PyAny>> = OnceLock::new();
-
-/// Messages of at least this many bytes are unpickled where they are, and not copied.
+/// Messages of at least this many bytes are sent detached.
 const LARGE: usize = 16 * 1024;
 /// References that the keeper has not given back before it is woken for that alone.
 const MOST_GARBAGE: usize = 256;
+/// After so many tasks of one call other threads get a turn.
+const TURN: usize = 128;
+/// The most tasks that are submitted together.
+const TOGETHER: usize = 64;
+/// The longest that one waits for others, in nanoseconds, while there are more to come at once.
+const LONGEST: u64 = 100_000;
 
 /// What the keeper is to do.
 enum News {
@@ -143,37 +146,6 @@ impl future::Workers for Workers<Desk> {
     }
 }
 
-/// The object in a reply.
-pub(crate) fn decode<'py>(py: Python<'py>, reply: &Arc<Reply>) -> PyResult<Bound<'py, PyAny>> {
-    let decode = DECODE.get().ok_or_else(|| PyRuntimeError::new_err("raddle.multiprocessing has not been imported"))?;
-    let data = match reply.bytes.len() < LARGE {
-        true => PyBytes::new(py, &reply.bytes).into_any(),
-        false => Bound::new(py, PyMessage { reply: Arc::clone(reply) })?.into_any(),
-    };
-    gil::call(decode.bind(py), &[&reply.tag.into_bound_py_any(py)?, &data])
-}
-
-/// The bytes of a message, for objects that are made of them without copying.
-#[pyclass(frozen, module = "raddle._raddle", name = "Message")]
-pub(crate) struct PyMessage {
-    reply: Arc<Reply>,
-}
-
-#[pymethods]
-impl PyMessage {
-    /// Writable: what is made of the message is the only thing that uses it.
-    unsafe fn __getbuffer__(this: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let bytes = &this.get().reply.bytes;
-        // SAFETY: a view to be filled in; the bytes live as long as the object, which the view keeps, and are not moved.
-        // Nothing else reads or writes them from here on: see `decode`.
-        let result = unsafe {
-            let start = bytes.as_ptr().cast_mut().cast();
-            ffi::PyBuffer_FillInfo(view, this.as_ptr(), start, bytes.len() as ffi::Py_ssize_t, 0, flags)
-        };
-        if result == 0 { Ok(()) } else { Err(fetch(this.py())) }
-    }
-}
-
 /// Worker processes of one pool.
 #[pyclass(frozen, module = "raddle._raddle", name = "Workers")]
 pub(crate) struct PyWorkers {
@@ -197,6 +169,78 @@ impl PyWorkers {
             return Ok(&self.workers);
         }
         Err(PyRuntimeError::new_err("this pool belongs to the parent process: make one of its own after a fork"))
+    }
+
+    fn put<'py>(
+        &self,
+        workers: &Arc<Workers<Desk>>,
+        py: Python<'py>,
+        task: &Task,
+        retries: u32,
+        limit: Option<u64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        workers.host().tidy(py);
+        let item = future::new_remote(py, task.name.bind(py), Arc::clone(workers) as Arc<dyn future::Workers>)?;
+        let kept = Item::new(item.as_ptr()).into_bound(py);
+        let id = task.with_message(py, |tag, parts| {
+            let large = parts.iter().map(|part| part.len()).sum::<usize>() >= LARGE;
+            let submit = move || workers.submit(item, tag, parts, retries, limit);
+            if large { PyHost::unending().detached(submit) } else { submit() }
+        })?;
+        // SAFETY: a future.
+        unsafe { core::<PyFuture>(kept.as_ptr()) }.set_remote_id(id);
+        Ok(kept)
+    }
+}
+
+/// Tasks that are submitted together, so that a worker is woken for several: one at first, then more and more.
+struct Batch<'a, 'py> {
+    workers: &'a Arc<Workers<Desk>>,
+    tasks: Vec<(Bound<'py, PyAny>, Message)>,
+    /// How many go together; 0: always one.
+    most: usize,
+    began: u64,
+}
+
+impl<'py> Batch<'_, 'py> {
+    /// The future of a task that is sent now or soon.
+    fn put(&mut self, py: Python<'py>, task: &Task) -> PyResult<Bound<'py, PyAny>> {
+        let item = future::new_remote(py, task.name.bind(py), Arc::clone(self.workers) as Arc<dyn future::Workers>)?;
+        let future = item.into_bound(py);
+        let message = task.with_message(py, |tag, parts| Message { tag, bytes: parts.concat() })?;
+        self.tasks.push((future.clone(), message));
+        if self.tasks.len() >= self.most || now() - self.began > LONGEST {
+            self.send();
+        }
+        Ok(future)
+    }
+
+    fn send(&mut self) {
+        let (mut futures, mut tasks) = (Vec::new(), Vec::new());
+        for (future, message) in self.tasks.drain(..) {
+            tasks.push((Item::new(future.as_ptr()), message));
+            futures.push(future);
+        }
+        for (future, id) in futures.iter().zip(self.workers.submit_all(tasks)) {
+            // SAFETY: a future.
+            unsafe { core::<PyFuture>(future.as_ptr()) }.set_remote_id(id);
+        }
+        self.most = (2 * self.most).min(TOGETHER);
+        self.began = now();
+    }
+}
+
+/// Whether the next item of an iterable is never waited for.
+fn is_at_hand(items: &Bound<'_, PyAny>) -> bool {
+    items.cast_exact::<PyList>().is_ok()
+        || items.cast_exact::<PyTuple>().is_ok()
+        || items.cast_exact::<PyRange>().is_ok()
+}
+
+fn tuple_of<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    match item.cast_exact::<PyTuple>() {
+        Ok(tuple) => Ok(tuple.clone()),
+        Err(_) => item.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|items| PyTuple::new(item.py(), items)),
     }
 }
 
@@ -235,30 +279,47 @@ impl PyWorkers {
         Ok(Self { workers, generation: raddle::park::generation() })
     }
 
-    /// Submits a task whose message has these parts; its future. `limit`: the longest it may run, in seconds.
-    #[pyo3(signature = (tag, parts, name, retries=0, limit=None))]
-    fn submit<'py>(
+    /// Submits a task; its future. `limit`: the longest it may run, in seconds.
+    #[pyo3(signature = (task, retries=0, limit=None))]
+    fn submit<'py>(&self, task: &Bound<'py, PyTask>, retries: u32, limit: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.put(self.here()?, task.py(), &task.get().0, retries, nanoseconds(limit))
+    }
+
+    /// Submits a task for each item of an iterable, which is its argument, or with `star` its arguments. Their futures,
+    /// and of those that cannot be pickled what `failed(error)` makes of it.
+    fn submit_each<'py>(
         &self,
-        py: Python<'py>,
-        tag: u8,
-        parts: &Bound<'py, PyAny>,
-        name: &Bound<'py, PyAny>,
-        retries: u32,
-        limit: Option<f64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyAny>,
+        star: bool,
+        failed: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = function.py();
         let workers = self.here()?;
         workers.host().tidy(py);
-        let item = future::new_remote(py, name, Arc::clone(workers) as Arc<dyn future::Workers>)?;
-        let kept = Item::new(item.as_ptr()).into_bound(py);
-        let limit = nanoseconds(limit);
-        let id = with_parts(parts, |parts| {
-            let large = parts.iter().map(|part| part.len()).sum::<usize>() >= LARGE;
-            let submit = move || workers.submit(item, tag, parts, retries, limit);
-            Ok(if large { PyHost::unending().detached(submit) } else { submit() })
-        })?;
-        // SAFETY: a future.
-        unsafe { core::<PyFuture>(kept.as_ptr()) }.set_remote_id(id);
-        Ok(kept)
+        let (futures, none) = (PyList::empty(py), PyDict::new(py));
+        let mut batch = Batch { workers, tasks: Vec::new(), most: usize::from(is_at_hand(items)), began: now() };
+        let items = gil::iterate(items)?;
+        let fed = (|| {
+            while let Some(item) = gil::next(&items)? {
+                let args = if star { tuple_of(&item) } else { PyTuple::new(py, [item]) };
+                let future = match args.and_then(|args| tasks::pickle(function, &args, &none, None)) {
+                    Ok(task) => batch.put(py, &task)?,
+                    Err(error) if error.is_instance_of::<PyException>(py) => {
+                        gil::call(failed, &[&into_value(py, error)])?
+                    }
+                    Err(error) => return Err(error),
+                };
+                futures.append(future)?;
+                if futures.len() % TURN == 0 {
+                    PyHost::unending().detached(|| {});
+                    gil::check_signals(py)?;
+                }
+            }
+            Ok(())
+        })();
+        batch.send();
+        fed.map(|()| futures)
     }
 
     /// Waits until fewer than so many tasks wait to be sent. False if the time is up.
@@ -462,18 +523,12 @@ fn event_of<'py>(py: Python<'py>, event: Event<Item>) -> PyResult<Bound<'py, PyA
             ("died", slot, pid, futures, reason(lost.why), lost.unready, memory, damaged).into_bound_py_any(py)
         }
         Event::Unfit(reply) => {
-            let error = decode(py, &Arc::new(reply)).unwrap_or_else(|error| into_value(py, error));
+            let error = tasks::decode(py, &Arc::new(reply)).unwrap_or_else(|error| into_value(py, error));
             ("unfit", error).into_bound_py_any(py)
         }
         Event::Hopeless(items) => ("hopeless", release_all(py, items)?).into_bound_py_any(py),
         Event::Over => ("over",).into_bound_py_any(py),
     }
-}
-
-/// Says how messages are read.
-#[pyfunction]
-pub(crate) fn set_message_decoder(decode: Py<PyAny>) {
-    let _ = DECODE.set(decode);
 }
 
 /// The signal by which a worker is told to look whether its task is to stop.

@@ -18,8 +18,7 @@ __all__ = ["SHIFT", "Ends", "Flavour", "Stopped", "decode_message", "main"]
 
 # What messages are, above the tag of the pickling: as the core has it.
 SHIFT = 3
-TASK, END = 0, 1
-RESULT, RAISED, READY, STOPPED, UNFIT, REFUSED = 0, 1, 2, 3, 4, 5
+RESULT, RAISED, READY, UNFIT, REFUSED = 0, 1, 2, 4, 5
 
 _NO_NUMBER = bytes(8)
 
@@ -65,11 +64,6 @@ def decode_message(tag: int, data: Any) -> Any:
     return decode(tag, data) if tag == BUFFERS else loads(data)
 
 
-def _decode_task(tag: int, data: Any) -> Any:
-    # What stands behind a pickle does not matter to it.
-    return loads(data) if tag != BUFFERS else decode(tag, memoryview(data)[:-8])
-
-
 class Unreadable:
     """Stands for an exception that the unpickling of a task has raised; what is made of it is the receiver's affair."""
 
@@ -90,15 +84,28 @@ def _rebuild_unreadable(error: BaseException, text: str) -> BaseException:
 
 
 class _Worker:
+    """What the serving of tasks (``raddle._raddle.Server``) leaves to Python."""
+
     def __init__(self, channel: _raddle.Channel, flavour: type[Flavour]) -> None:
         self.channel = channel
         self.flavour = flavour
-        #: The number of the task that runs; 0 if none does.
-        self.running = 0
+        self.server = _raddle.Server(channel, loads, decode, self, Stopped)
 
-    def reply(self, kind: int, number: bytes, obj: Any) -> None:
+    def send(self, kind: int, number: bytes, obj: Any) -> None:
         tag, parts = dump_with_buffers(obj)
         self.channel.send(kind << SHIFT | tag, [*parts, number])
+
+    def reply(self, number: bytes, result: Any) -> None:
+        """Send the result of a task; in place of one that cannot be pickled, an exception that says so."""
+        try:
+            tag, parts = dump_with_buffers(result)
+        except BaseException as error:
+            self.raised(number, self.flavour.unsendable(error, result))
+            return
+        try:
+            self.channel.send(RESULT << SHIFT | tag, [*parts, number])
+        except OSError as error:
+            self.raised(number, error)
 
     def raised(
         self, number: bytes, error: BaseException, kind: int = RAISED, *, unreadable: bool = False
@@ -110,70 +117,25 @@ class _Worker:
             return Unreadable(wrapped, repr(error)) if unreadable else wrapped
 
         try:
-            self.reply(kind, number, wrap(error, error.__traceback__))
+            self.send(kind, number, wrap(error, error.__traceback__))
         except Exception as problem:
             text = f"the exception {error!r} cannot be pickled: {problem!r}"
-            self.reply(kind, number, wrap(PicklingError(text), error.__traceback__))
+            self.send(kind, number, wrap(PicklingError(text), error.__traceback__))
+
+    def unreadable(self, number: bytes, error: BaseException) -> None:
+        self.raised(number, error, unreadable=True)
+
+    def refused(self, error: BaseException) -> None:
+        self.raised(_NO_NUMBER, error, REFUSED)
 
     def on_stop(self, *_: Any) -> None:
-        if self.running and self.channel.requested() == self.running:
+        if self.server.is_to_stop():
             raise Stopped
 
     def on_interrupt(self, *_: Any) -> None:
         # The pool's process gets the signal too, and decides.
-        if self.running:
+        if self.server.running:
             raise KeyboardInterrupt
-
-    def serve(self) -> None:
-        receive = self.channel.receive_message
-        while True:
-            try:
-                tag, data = receive()
-            except EOFError:
-                return
-            except (OSError, MemoryError) as error:
-                # There is no room for the task, nor for those that may come behind it.
-                self.raised(_NO_NUMBER, error, REFUSED)
-                return
-            if tag >> SHIFT:
-                return
-            number = bytes(data[-8:])
-            self.run(tag, data, number)
-            # What the task was made of is not kept until the next one comes.
-            del data
-
-    def run(self, tag: int, data: Any, number: bytes) -> None:
-        try:
-            self.running = int.from_bytes(number, "little")
-            # The signal may have come before.
-            self.on_stop()
-            try:
-                fn, args, kwargs = _decode_task(tag, data)
-            except (Stopped, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self.running = 0
-                self.raised(number, error, unreadable=True)
-                return
-            result = fn(*args, **kwargs)
-            self.running = 0
-        except Stopped:
-            self.running = 0
-            self.channel.send(STOPPED << SHIFT, number)
-            return
-        except BaseException as error:
-            self.running = 0
-            self.raised(number, error)
-            return
-        try:
-            tag, parts = dump_with_buffers(result)
-        except BaseException as error:
-            self.raised(number, self.flavour.unsendable(error, result))
-            return
-        try:
-            self.channel.send(RESULT << SHIFT | tag, [*parts, number])
-        except OSError as error:
-            self.raised(number, error)
 
 
 def main(
@@ -201,7 +163,7 @@ def main(
             return
     channel.send(READY << SHIFT, _NO_NUMBER)
     try:
-        worker.serve()
+        worker.server.serve()
     except BrokenPipeError:
         # The pool is gone; nobody waits for the reply.
         os._exit(1)

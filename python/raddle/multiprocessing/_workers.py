@@ -27,7 +27,7 @@ from raddle.multiprocessing._lifeline import Lifeline
 from raddle.multiprocessing._pickling import dump_with_buffers
 from raddle.threading import Thread
 
-__all__ = ["Crew", "MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied", "dump_task", "pool_context"]
+__all__ = ["Crew", "MemoryLimitExceeded", "UnpicklingFailed", "WorkerDied", "failed", "pool_context"]
 
 #: How often in a row a process may fail to be started, a tenth of a second apart, while there is none.
 MOST_FAILED_STARTS = 10
@@ -95,10 +95,7 @@ def _decode(tag: int, data: Any) -> Any:
         raise UnpicklingFailed(f"the result of the task cannot be unpickled: {error!r}") from error
 
 
-_raddle.set_message_decoder(_decode)
-
-
-def dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
+def _dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
     """The tag and the parts of a task's message; with cloudpickle, where that is installed, if pickle refuses.
 
     Raises:
@@ -114,6 +111,9 @@ def dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
             return 0, [cloudpickle.dumps((fn, args, kwargs))]
         except Exception:
             raise error from None
+
+
+_raddle.set_pickling(_decode, dump_with_buffers, _dump_task)
 
 
 def _cloudpickle() -> Any:
@@ -145,6 +145,13 @@ def pool_context(*, fork: bool = True) -> Any:
     if method == "fork" and not fork:
         method = "spawn"
     return default.get_context(method)
+
+
+def failed(error: BaseException) -> Future[Any]:
+    """The future of a task that cannot even be sent."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
 
 
 class Crew:
@@ -222,12 +229,21 @@ class Crew:
             self.keeper.start()
             self.workers.dispatch()
 
-    def submit(
-        self, tag: int, parts: Any, name: str | None, retries: int = 0, limit: float | None = None
-    ) -> Future[Any]:
-        """Have a task run; its future. Pickled before: see ``dump_task``."""
-        future: Future[Any] = self.workers.submit(tag, parts, name, retries, limit)
+    def submit(self, task: _raddle.Task, retries: int = 0, limit: float | None = None) -> Future[Any]:
+        """Have a task run; its future."""
+        future: Future[Any] = self.workers.submit(task, retries, limit)
+        if self.broken:
+            self._fail(self.workers.drop_all(), None)
         return future
+
+    def submit_each(
+        self, fn: Callable[..., object], items: Iterable[Any], *, star: bool
+    ) -> list[Future[Any]]:
+        """Have a task run for each item, its argument, or with ``star`` its arguments; their futures."""
+        futures: list[Future[Any]] = self.workers.submit_each(fn, items, star, failed)
+        if self.broken:
+            self._fail(self.workers.drop_all(), None)
+        return futures
 
     def grow(self, least: int = 0) -> None:
         """Start the workers that are wanted for what waits, or to have this many. What fails is tried again later."""

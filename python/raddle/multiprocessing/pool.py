@@ -19,6 +19,7 @@ from multiprocessing import pool as _std
 from multiprocessing.pool import CLOSE, INIT, RUN, TERMINATE
 from typing import Any, TypeVar
 
+from raddle import _raddle
 from raddle.concurrent.futures._base import Future
 from raddle.multiprocessing import _worker
 from raddle.multiprocessing._workers import (
@@ -26,7 +27,7 @@ from raddle.multiprocessing._workers import (
     MemoryLimitExceeded,
     UnpicklingFailed,
     WorkerDied,
-    dump_task,
+    failed,
     pool_context,
 )
 from raddle.threading import Condition, Event, Lock, Thread
@@ -206,11 +207,19 @@ class MapResult(ApplyResult):
         return [item for part in parts for item in part]
 
 
+class EachResult(MapResult):
+    """The same, of tasks that are one item each."""
+
+    def _join(self, parts: list[Any]) -> list[Any]:
+        return parts
+
+
 class IMapIterator:
     """Results in the order of their arguments, as they come."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, chunksize: int = 1) -> None:
         self._pool: Pool | None = pool
+        self._in_chunks = chunksize > 1
         self._changed = Condition(Lock())
         self._futures: deque[Future[Any]] = deque()
         self._items: deque[Any] = deque()
@@ -261,7 +270,10 @@ class IMapIterator:
             multiprocessing.TimeoutError: it does not come in time.
         """
         if not self._items:
-            self._items.extend(self._take(None if timeout is None else time.monotonic() + timeout).result())
+            result = self._take(None if timeout is None else time.monotonic() + timeout).result()
+            if not self._in_chunks:
+                return result
+            self._items.extend(result)
         return self._items.popleft()
 
     def __next__(self) -> Any:
@@ -271,8 +283,8 @@ class IMapIterator:
 class IMapUnorderedIterator(IMapIterator):
     """Results as they come."""
 
-    def __init__(self, pool: Pool) -> None:
-        super().__init__(pool)
+    def __init__(self, pool: Pool, chunksize: int = 1) -> None:
+        super().__init__(pool, chunksize)
         self._running = 0
 
     def _put(self, future: Future[Any]) -> None:
@@ -379,16 +391,14 @@ class Pool(_Base):  # type: ignore[misc]
         if self._state != RUN:
             raise ValueError("Pool not running")
 
-    def _submit(self, fn: Any, args: Any, kwds: Any, name: Any) -> Future[Any]:
+    def _submit(self, fn: Any, args: Any, kwds: Any, about: Any = None) -> Future[Any]:
         try:
-            tag, parts = dump_task(fn, args, kwds)
+            task = _raddle.pickle_task(fn, args, kwds, about)
             if self._crew.broken:
                 raise WorkerDied(reason=self._crew.broken)
         except Exception as error:
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return failed
-        return self._crew.submit(tag, parts, getattr(name, "__qualname__", None))
+            return failed(error)
+        return self._crew.submit(task)
 
     def apply(
         self,
@@ -414,7 +424,7 @@ class Pool(_Base):  # type: ignore[misc]
             callback, error_callback: called with the result, or with the exception, by a thread of the pool.
         """
         self._check_running()
-        future = self._submit(func, tuple(args), dict(kwds), func)
+        future = self._submit(func, tuple(args), dict(kwds))
         return ApplyResult(self, [future], callback, error_callback)
 
     def _chunks(
@@ -426,6 +436,8 @@ class Pool(_Base):  # type: ignore[misc]
             chunksize, extra = divmod(len(items), self._processes * 4)
             chunksize += bool(extra)
         chunksize = max(chunksize, 1)
+        if chunksize == 1:
+            return EachResult(self, self._crew.submit_each(func, items, star=run is _star_chunk), *callbacks)
         source = iter(items)
         chunks = iter(lambda: tuple(islice(source, chunksize)), ())
         futures = [self._submit(run, (func, chunk), {}, func) for chunk in chunks]
@@ -472,7 +484,7 @@ class Pool(_Base):  # type: ignore[misc]
 
         The iterable is read by a thread of its own. If it raises, the iterator does so behind the results.
         """
-        results = IMapIterator(self)
+        results = IMapIterator(self, chunksize)
         self._feed(results, func, iterable, chunksize)
         return results
 
@@ -480,7 +492,7 @@ class Pool(_Base):  # type: ignore[misc]
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> IMapUnorderedIterator:
         """As ``imap``, in the order in which the results come."""
-        results = IMapUnorderedIterator(self)
+        results = IMapUnorderedIterator(self, chunksize)
         self._feed(results, func, iterable, chunksize)
         return results
 
@@ -559,13 +571,14 @@ def _feed(submit: Any, crew: Crew, results: Any, func: Any, source: Iterator[Any
                     chunk.append(item)
             except Exception as error:
                 # What the chunk has so far is dropped, as in the standard library.
-                failed: Future[Any] = Future()
-                failed.set_exception(error)
-                results._put(failed)
+                results._put(failed(error))
                 return
             if not chunk:
                 return
-            results._put(submit(_map_chunk, (func, tuple(chunk)), {}, func))
+            if chunksize == 1:
+                results._put(submit(func, (chunk[0],), {}))
+            else:
+                results._put(submit(_map_chunk, (func, tuple(chunk)), {}, func))
     finally:
         results._end()
 

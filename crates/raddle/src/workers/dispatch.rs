@@ -249,10 +249,28 @@ impl<H: Host> Workers<H> {
         let look = state.next_look();
         drop(state);
         self.deliver(out);
+        self.look_up_at(look);
+        id
+    }
+
+    /// Submits several tasks at once, whose messages these are: workers are woken once. Their numbers, in order.
+    pub fn submit_all(&self, tasks: Vec<(H::Task, Message)>) -> Vec<Id> {
+        let mut out = Vec::new();
+        let mut state = self.lock();
+        let ids = tasks.into_iter().map(|(task, message)| state.plan.submit(task, message, 0, None)).collect();
+        state.send_all(&self.host, now(), &mut out);
+        let look = state.next_look();
+        drop(state);
+        self.deliver(out);
+        self.look_up_at(look);
+        ids
+    }
+
+    /// Wakes the dispatcher, if it would sleep beyond that.
+    fn look_up_at(&self, look: Option<u64>) {
         if look.is_some_and(|look| look < self.asleep_until.load(Ordering::Relaxed)) {
             self.watch.ring();
         }
-        id
     }
 
     /// Asks a task that may have been sent to stop. False if it is not there any more.

@@ -586,9 +586,9 @@ impl<T> Plan<T> {
     }
 
     fn depth(&self, worker: &Worker) -> u64 {
-        // A task with a limit of its own may end its worker: nothing stands behind it.
+        // A task with a limit of its own may end its worker: nothing stands behind it, so that it is the last in line.
         let limited = |id: &Id| self.tasks.get(id).is_none_or(|entry| entry.limit.is_some());
-        if worker.pace == 0 || worker.line.iter().any(limited) {
+        if worker.pace == 0 || worker.line.back().is_some_and(limited) {
             return 1;
         }
         (AHEAD / worker.pace).clamp(1, DEEPEST)

@@ -153,7 +153,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         self._on_full = on_full
         self._submit_timeout = submit_timeout
         self._shutdown_thread = False
-        self._dump = _workers.dump_task
+        self._failed = _workers.failed
         self._crew = crew = _workers.Crew(
             mp_context,
             max_workers,
@@ -222,16 +222,14 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         if first:
             crew.begin(self._max_workers if _method(self._mp_context) == "fork" else 1)
         try:
-            tag, parts = self._dump(fn, args, kwargs)
+            task = _raddle.pickle_task(fn, args, kwargs)
         except Exception as error:
             # A worker is started for it, as in the standard library, which finds out later.
             crew.grow(len(crew.processes) + (not first))
-            failed: Future[_T] = Future()
-            failed.set_exception(error)
-            return failed
+            return self._failed(error)
         if self._max_pending is not None and (future := self._when_full(fn, args, kwargs)) is not None:
             return future
-        future = crew.submit(tag, parts, getattr(fn, "__qualname__", None), retries, timeout)
+        future = crew.submit(task, retries, timeout)
         crew.grow()
         return future
 
