@@ -11,7 +11,7 @@ use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 use pyo3::{IntoPyObjectExt, ffi};
-use raddle::ipc::{Bell, Channel, Limits, Memory, RecvError, SendError};
+use raddle::ipc::{Bell, Channel, Limits, Memory, RecvError, SendError, fetch_memory};
 use raddle::park::{Deadline, Outside, Parking, Stop, now};
 use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Waker};
@@ -289,7 +289,10 @@ impl PyChannel {
             let take = move || {
                 let room = room;
                 // SAFETY: the object is new and known to nobody else; it has room for `size` bytes.
-                unsafe { channel.try_recv(|found, other| (found == size && other == tag).then_some(room.0)) }
+                unsafe {
+                    fetch_memory(room.0, size);
+                    channel.try_recv(|found, other| (found == size && other == tag).then_some(room.0))
+                }
             };
             let received = if size < LARGE { take() } else { host.detached(take) };
             Ok(received.map(|(_, tag)| Some((Found::Object(bytes), tag))))

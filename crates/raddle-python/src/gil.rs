@@ -148,7 +148,14 @@ pub(crate) unsafe fn call_raw<'py>(
 
 /// `object.name`.
 pub(crate) fn attribute<'py>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    let name = PyString::intern(object.py(), name);
+    attribute_of(object, &PyString::intern(object.py(), name))
+}
+
+/// `object.name`, of an interned name.
+pub(crate) fn attribute_of<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: live objects; attached.
     let result = python(|| unsafe { unwinding::PyObject_GetAttr(object.as_ptr(), name.as_ptr()) });
     owned(object.py(), result)

@@ -1,9 +1,10 @@
 //! Functions that are pickled as their names: the pickle is made, and read, once.
 
 use crate::error::discard;
-use pyo3::intern;
+use crate::gil;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
+use pyo3::{ffi, intern};
 use std::sync::Mutex;
 
 /// A function at the top of a module, and its pickle.
@@ -18,10 +19,12 @@ impl Named {
     /// None if the function is not found by its name.
     pub(crate) fn new(function: &Bound<'_, PyAny>, pickle: &[u8]) -> PyResult<Option<Self>> {
         let py = function.py();
-        let name = function.getattr(intern!(py, "__qualname__"))?.cast_into::<PyString>()?;
-        let module = function.getattr(intern!(py, "__module__"))?;
-        let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-        let module = modules.get_item(module)?.unbind();
+        let name = gil::attribute_of(function, intern!(py, "__qualname__"))?.cast_into::<PyString>()?;
+        let module = gil::attribute_of(function, intern!(py, "__module__"))?;
+        // SAFETY: attached; a borrowed reference to the dict of all modules, which stays.
+        let modules = unsafe { Bound::from_borrowed_ptr(py, ffi::PyImport_GetModuleDict()) };
+        let Some(module) = modules.cast::<PyDict>()?.get_item(module)? else { return Ok(None) };
+        let module = module.unbind();
         let pickle = pickle.to_vec();
         let named = Self { pickle, function: function.clone().unbind(), name: name.unbind(), module };
         Ok(named.is_current(py).then_some(named))
@@ -29,7 +32,7 @@ impl Named {
 
     /// Whether the name still is the function's.
     pub(crate) fn is_current(&self, py: Python<'_>) -> bool {
-        match self.module.bind(py).getattr(self.name.bind(py)) {
+        match gil::attribute_of(self.module.bind(py), self.name.bind(py)) {
             Ok(found) => found.is(self.function.bind(py)),
             Err(error) => {
                 discard(py, error);

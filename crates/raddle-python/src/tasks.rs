@@ -224,7 +224,7 @@ fn with_named(function: &Bound<'_, PyAny>, with: impl FnOnce(&Named)) -> PyResul
 
 fn is_pickled_as_name(function: &Bound<'_, PyAny>) -> bool {
     if function.cast_exact::<PyCFunction>().is_ok() {
-        let owner = function.getattr(intern!(function.py(), "__self__"));
+        let owner = gil::attribute_of(function, intern!(function.py(), "__self__"));
         return owner.is_ok_and(|owner| owner.cast_exact::<PyModule>().is_ok());
     }
     function.cast_exact::<PyFunction>().is_ok() || function.cast_exact::<PyType>().is_ok()

@@ -240,7 +240,13 @@ fn is_at_hand(items: &Bound<'_, PyAny>) -> bool {
 fn tuple_of<'py>(item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     match item.cast_exact::<PyTuple>() {
         Ok(tuple) => Ok(tuple.clone()),
-        Err(_) => item.try_iter()?.collect::<PyResult<Vec<_>>>().and_then(|items| PyTuple::new(item.py(), items)),
+        Err(_) => {
+            let (items, mut found) = (gil::iterate(item)?, Vec::new());
+            while let Some(item) = gil::next(&items)? {
+                found.push(item);
+            }
+            PyTuple::new(item.py(), found)
+        }
     }
 }
 

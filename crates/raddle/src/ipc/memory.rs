@@ -248,6 +248,28 @@ fn map(file: &OwnedFd, offset: u64, size: usize) -> io::Result<*mut u8> {
     if address == libc::MAP_FAILED { Err(last_error()) } else { Ok(address.cast()) }
 }
 
+/// From this size on it is quicker to ask for memory at once than to have it given page by page.
+const AT_ONCE: usize = 2 << 20;
+
+/// Has the system give the memory now that is about to be written, in large pages where it has them. It costs a tenth of
+/// what touching it does, and changes nothing else: of errors, the writing will tell.
+///
+/// # Safety
+/// All of it is the caller's, to be written to.
+pub unsafe fn fetch_memory(start: std::ptr::NonNull<u8>, size: usize) {
+    if size < AT_ONCE {
+        return;
+    }
+    let page = HEADER;
+    let first = (start.as_ptr() as usize).next_multiple_of(page);
+    let whole = ((start.as_ptr() as usize + size) & !(page - 1)).saturating_sub(first);
+    // SAFETY: whole pages inside of the caller's memory, whose contents neither call changes.
+    unsafe {
+        libc::madvise(first as *mut libc::c_void, whole, libc::MADV_HUGEPAGE);
+        libc::madvise(first as *mut libc::c_void, whole, libc::MADV_POPULATE_WRITE);
+    }
+}
+
 /// Its size, and how many bytes of memory it has.
 fn size_of_file(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     // SAFETY: zeros are a valid `stat`, which is then filled in.

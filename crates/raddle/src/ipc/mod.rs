@@ -27,4 +27,4 @@ pub use bell::Bell;
 #[cfg(not(raddle_loom))]
 pub use channel::{Channel, Limits, RecvError, SendError, Statistics};
 #[cfg(not(raddle_loom))]
-pub use memory::{Damaged, Memory};
+pub use memory::{Damaged, Memory, fetch_memory};

@@ -4,7 +4,7 @@
 use super::plan::{Counts, Id, Lost, Message, Phase, Plan, Rules, Slot, Step, Why};
 use super::watch::{Process, Watch, spawn};
 use super::{SHIFT, kind, stop_signal};
-use crate::ipc::{Bell, Channel, RecvError, SendError};
+use crate::ipc::{Bell, Channel, RecvError, SendError, fetch_memory};
 use crate::park::{Alone, Deadline, Parking, now};
 use crate::trace::Kind;
 use std::collections::BTreeMap;
@@ -785,7 +785,10 @@ fn take(channel: &Channel) -> Result<(u8, Vec<u8>, Id), RecvError> {
     let (length, tag) = unsafe {
         channel.try_recv(|length, _| {
             bytes.try_reserve_exact(length).ok()?;
-            NonNull::new(bytes.as_mut_ptr())
+            let start = NonNull::new(bytes.as_mut_ptr())?;
+            // What is about to be written to, and nothing else has.
+            fetch_memory(start, length);
+            Some(start)
         })?
     };
     // SAFETY: that many bytes have been written.
