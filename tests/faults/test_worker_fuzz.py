@@ -73,13 +73,16 @@ def test_anything(scribbles):
         tasks = [_raddle.pickle_task(print, (rng.randbytes(rng.randrange(200)),), {}) for _ in range(3)]
         futures = [workers.submit(task) for task in tasks]
         try:
-            worker.channel.send(READY, bytes(8))
+            worker.channel.send(READY, bytes(16))
             data = worker.channel.receive()
             for _ in range(rng.randrange(6)):
                 number = rng.choice([data[-8:], rng.randbytes(8), bytes(8)])
-                worker.channel.send(rng.randrange(64), rng.randbytes(rng.randrange(300)) + number)
+                worker.channel.send(
+                    rng.randrange(64),
+                    rng.randbytes(rng.randrange(300)) + rng.choice([bytes(8), b"\xff" * 8, b""]) + number,
+                )
             if rng.randrange(2):
-                worker.channel.send(rng.randrange(64), rng.randbytes(rng.randrange(8)))
+                worker.channel.send(rng.randrange(64), rng.randbytes(rng.randrange(16)))
             if scribbles:
                 worker.scribble(rng)
                 try:

@@ -274,6 +274,23 @@ class TestBounds:
             assert wait_until(lambda: pool.stats().workers == 0)
             assert pool.submit(pow, 2, 3).result(DEADLINE) == 8
 
+    def test_statistics(self):
+        with ProcessPoolExecutor(1, warm) as pool:
+            assert pool.stats().run_time_p50 is None
+            assert pool.stats().recommended_workers is None
+            futures = [pool.submit(pause, 0.1) for _ in range(4)]
+            assert pool.submit(divmod, 1, 0).exception(DEADLINE) is not None
+            assert all(future.done() for future in futures)
+            stats = pool.stats()
+            assert (stats.submitted, stats.done, stats.failed, stats.lost) == (5, 4, 1, 0)
+            # Percentiles are right within an eighth.
+            assert 0.085 < stats.run_time_p50 <= stats.run_time_p99 < DEADLINE
+            assert 0.085 < stats.queue_wait_p50 <= stats.queue_wait_p99 < DEADLINE
+            assert stats.queue_wait_p99 > 0.3
+            assert 0.08 <= stats.wall_per_task
+            assert 0 < stats.cpu_per_task < stats.wall_per_task
+            assert stats.recommended_workers > 1
+
     def test_max_tasks_per_child(self):
         with ProcessPoolExecutor(2, warm, max_tasks_per_child=2) as pool:
             pids = list(pool.map(pid_of, range(12)))

@@ -13,20 +13,27 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyEOFError, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PySlice, PyTuple};
-use raddle::workers::{SHIFT, kind};
+use raddle::park::now;
+use raddle::workers::{NUMBER, SHIFT, TAIL, kind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Behind every task and reply: the task's number.
-const NUMBER: usize = 8;
 /// Before it in a call: how long the pickle of the function is.
 const LENGTH: usize = 4;
 
 /// After so many tasks other threads of the worker get a turn, if they wait for one.
 const TURN: u32 = 128;
 
-/// What becomes of a task before its function is called.
-enum Call<'py> {
-    Ready(Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>),
+/// What a task's message says.
+struct Call<'py> {
+    function: Bound<'py, PyAny>,
+    args: Bound<'py, PyAny>,
+    kwargs: Option<Bound<'py, PyAny>>,
+}
+
+/// What has become of a task.
+enum Called<'py> {
+    Returned(Bound<'py, PyAny>),
+    /// The message says nothing that can be called.
     Unreadable(PyErr),
 }
 
@@ -36,7 +43,7 @@ pub(crate) struct PyServer {
     channel: Py<PyChannel>,
     loads: Py<PyAny>,
     decode: Py<PyAny>,
-    /// What does the rest: `reply(number, result)`, `raised(number, error)`, `unreadable(number, error)`,
+    /// What does the rest: `reply(tail, result)`, `raised(tail, error)`, `unreadable(tail, error)`,
     /// `refused(error)`.
     worker: Py<PyAny>,
     stopped: Py<PyAny>,
@@ -127,83 +134,74 @@ impl PyServer {
             None => return Err(PyValueError::new_err("a task without a number")),
         };
         self.running.store(u64::from_le_bytes(number), Ordering::Relaxed);
-        let outcome = match self.is_to_stop() {
-            // The signal may have come before.
-            Ok(true) => None,
-            Ok(false) => Some(self.read(py, tag, data)),
-            Err(error) => return Err(error),
-        };
-        let outcome = match outcome {
-            None => None,
-            Some(Ok(Call::Ready(function, args, kwargs))) => {
-                let result = gil::call_tuple(&function, &args, kwargs.as_ref());
-                self.running.store(0, Ordering::Relaxed);
-                gil::release(function);
-                gil::release(args);
-                if let Some(kwargs) = kwargs {
-                    gil::release(kwargs);
-                }
-                Some(result)
-            }
-            Some(Ok(Call::Unreadable(error))) => {
-                self.running.store(0, Ordering::Relaxed);
-                let number = PyBytes::new(py, &number).into_any();
-                gil::release(self.tell(py, "unreadable", &[&number, &into_value(py, error)])?);
-                return Ok(());
-            }
-            Some(Err(error)) => Some(Err(error)),
-        };
+        let began = now();
+        // The signal to stop may have come before.
+        let outcome = if self.is_to_stop()? { None } else { Some(self.call(py, tag, data)) };
         self.running.store(0, Ordering::Relaxed);
+        let mut tail = [0; TAIL];
+        tail[..TAIL - NUMBER].copy_from_slice(&(now() - began).to_le_bytes());
+        tail[TAIL - NUMBER..].copy_from_slice(&number);
         match outcome {
-            Some(Ok(result)) => self.reply(channel, &number, result),
+            Some(Ok(Called::Returned(result))) => self.reply(channel, &tail, result),
+            Some(Ok(Called::Unreadable(error))) => self.tell_error(py, "unreadable", &tail, error),
             Some(Err(error)) if !error.get_type(py).is(self.stopped.bind(py)) => {
-                let number = PyBytes::new(py, &number).into_any();
-                let error = into_value(py, error);
-                gil::release(self.tell(py, "raised", &[&number, &error])?);
-                gil::release(error);
-                Ok(())
+                self.tell_error(py, "raised", &tail, error)
             }
             stopped => {
                 if let Some(Err(error)) = stopped {
                     discard(py, error);
                 }
-                PyChannel::send_reply(channel, kind::STOPPED << SHIFT, &[&number])
+                PyChannel::send_reply(channel, kind::STOPPED << SHIFT, &[&tail])
             }
         }
     }
 
-    fn reply(&self, channel: &Bound<'_, PyChannel>, number: &[u8], result: Bound<'_, PyAny>) -> PyResult<()> {
+    /// Calls the function of a task. Errors are the function's, and those by which it is stopped.
+    fn call<'py>(&self, py: Python<'py>, tag: u8, data: Raw<'py, '_>) -> PyResult<Called<'py>> {
+        let Call { function, args, kwargs } = match self.read(py, tag, data) {
+            Ok(call) => call,
+            Err(error) if self.is_final(py, &error) => return Err(error),
+            Err(error) => return Ok(Called::Unreadable(error)),
+        };
+        let result = gil::call_tuple(&function, &args, kwargs.as_ref());
+        gil::release(function);
+        gil::release(args);
+        if let Some(kwargs) = kwargs {
+            gil::release(kwargs);
+        }
+        result.map(Called::Returned)
+    }
+
+    fn tell_error(&self, py: Python<'_>, what: &str, tail: &[u8], error: PyErr) -> PyResult<()> {
+        let (tail, error) = (PyBytes::new(py, tail).into_any(), into_value(py, error));
+        let told = self.tell(py, what, &[&tail, &error]);
+        gil::release(error);
+        told.map(gil::release)
+    }
+
+    fn reply(&self, channel: &Bound<'_, PyChannel>, tail: &[u8], result: Bound<'_, PyAny>) -> PyResult<()> {
         let py = channel.py();
         let mut message = Vec::new();
         if plain::encode(&result, &mut message) {
             gil::release(result);
-            message.extend_from_slice(number);
-            match PyChannel::send_reply(channel, kind::RESULT << SHIFT | PICKLE, &[&message]) {
+            message.extend_from_slice(tail);
+            return match PyChannel::send_reply(channel, kind::RESULT << SHIFT | PICKLE, &[&message]) {
                 Err(error) if error.is_instance_of::<PyOSError>(py) && !is_broken(py, &error) => {
-                    let number = PyBytes::new(py, number).into_any();
-                    gil::release(self.tell(py, "raised", &[&number, &into_value(py, error)])?);
-                    Ok(())
+                    self.tell_error(py, "raised", tail, error)
                 }
                 sent => sent,
-            }
-        } else {
-            let number = PyBytes::new(py, number).into_any();
-            let told = self.tell(py, "reply", &[&number, &result]);
-            gil::release(result);
-            told.map(gil::release)
+            };
         }
+        let told = self.tell(py, "reply", &[&PyBytes::new(py, tail).into_any(), &result]);
+        gil::release(result);
+        told.map(gil::release)
     }
 
-    /// Function and arguments of a task. Errors are those by which the task is stopped.
+    /// Function and arguments of a task.
     fn read<'py>(&self, py: Python<'py>, tag: u8, data: Raw<'py, '_>) -> PyResult<Call<'py>> {
-        let found = match tag {
+        match tag {
             CALL | CALL_BUFFERS => self.read_call(py, tag, data),
             _ => self.read_task(py, tag, data),
-        };
-        match found {
-            Err(error) if self.is_final(py, &error) => Err(error),
-            Err(error) => Ok(Call::Unreadable(error)),
-            Ok(call) => Ok(call),
         }
     }
 
@@ -228,7 +226,7 @@ impl PyServer {
             _ => self.decode(py, &object_of(py, data), at)?,
         };
         match args.cast_exact::<PyTuple>() {
-            Ok(_) => Ok(Call::Ready(function, args, None)),
+            Ok(_) => Ok(Call { function, args, kwargs: None }),
             Err(_) => Err(PyValueError::new_err("the arguments of a task are no tuple")),
         }
     }
@@ -241,7 +239,7 @@ impl PyServer {
             _ => gil::call(self.loads.bind(py), &[&data])?,
         };
         let (function, args, kwargs) = call.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-        Ok(Call::Ready(function, args, Some(kwargs)))
+        Ok(Call { function, args, kwargs: Some(kwargs) })
     }
 
     /// The object in the first bytes of a message with buffers.

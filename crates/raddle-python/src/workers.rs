@@ -421,10 +421,27 @@ impl PyWorkers {
         Ok(self.here()?.numbers().into())
     }
 
-    /// (submitted, replied, lost, retried, dropped)
-    fn counts(&self) -> PyResult<(u64, u64, u64, u64, u64)> {
+    /// (submitted, lost, retried)
+    fn counts(&self) -> PyResult<(u64, u64, u64)> {
         let counts = self.here()?.counts();
-        Ok((counts.submitted, counts.replied, counts.lost, counts.retried, counts.dropped))
+        Ok((counts.submitted, counts.lost, counts.retried))
+    }
+
+    /// The times of tasks, by the names of `ProcessPoolStats` of `raddle.concurrent.futures`.
+    fn measured<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let found = self.here()?.measured();
+        let seconds = |time: Option<std::time::Duration>| time.map(|time| time.as_secs_f64());
+        let dict = PyDict::new(py);
+        dict.set_item("done", found.done)?;
+        dict.set_item("failed", found.failed)?;
+        dict.set_item("queue_wait_p50", seconds(found.queued[0]))?;
+        dict.set_item("queue_wait_p99", seconds(found.queued[1]))?;
+        dict.set_item("run_time_p50", seconds(found.run[0]))?;
+        dict.set_item("run_time_p99", seconds(found.run[1]))?;
+        dict.set_item("wall_per_task", seconds(found.wall))?;
+        dict.set_item("cpu_per_task", seconds(found.cpu))?;
+        dict.set_item("recommended_workers", found.recommended)?;
+        Ok(dict)
     }
 
     /// Descriptors that are this process's alone.

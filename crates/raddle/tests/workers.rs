@@ -131,7 +131,7 @@ impl World {
         match *event {
             Event::Submit { retries } if !self.plan.is_closed() => {
                 let next = self.retries.len() as Id + 1;
-                let id = self.plan.submit(next, Message { tag: 0, bytes: Vec::new() }, retries, None);
+                let id = self.plan.submit(next, Message { tag: 0, bytes: Vec::new() }, retries, None, self.now);
                 assert_eq!(id, next);
                 self.retries.insert(id, retries);
             }
@@ -166,6 +166,7 @@ impl World {
                 if let Some(slot) = self.pick(number, |worker| worker.taken.is_some()) {
                     let id = self.workers.get_mut(&slot).expect("picked").taken.take().expect("picked");
                     let found = self.plan.replied(slot, &[id], self.now);
+                    let found: Vec<_> = found.into_iter().map(|one| one.map(|one| (one.task, one.why))).collect();
                     assert_eq!(found, vec![Some((id, None))], "a reply to a task that was sent");
                     self.end(id, End::Replied);
                 }
@@ -263,12 +264,12 @@ fn a_task_behind_a_long_one_goes_to_an_idle_worker() {
     plan.is_ready(slots[0], 1);
     // Quick tasks, so that the first worker is given some in advance.
     for now in 1..20 {
-        let id = plan.submit(now, message(), 0, None);
+        let id = plan.submit(now, message(), 0, None, 0);
         assert_eq!(plan.step(now * 1000), Some(Step::Send(slots[0], id)));
         plan.sent(slots[0], id, now * 1000);
         plan.replied(slots[0], &[id], now * 1000 + 500);
     }
-    let (first, second) = (plan.submit(0, message(), 0, None), plan.submit(0, message(), 0, None));
+    let (first, second) = (plan.submit(0, message(), 0, None, 0), plan.submit(0, message(), 0, None, 0));
     for id in [first, second] {
         assert_eq!(plan.step(30_000), Some(Step::Send(slots[0], id)));
         plan.sent(slots[0], id, 30_000);

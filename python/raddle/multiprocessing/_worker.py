@@ -20,7 +20,8 @@ __all__ = ["SHIFT", "Ends", "Flavour", "Stopped", "decode_message", "main"]
 SHIFT = 3
 RESULT, RAISED, READY, UNFIT, REFUSED = 0, 1, 2, 4, 5
 
-_NO_NUMBER = bytes(8)
+#: Behind each message: how long the task ran, and its number. Not of a task:
+_NO_TASK = bytes(16)
 
 
 class Stopped(BaseException):
@@ -91,24 +92,24 @@ class _Worker:
         self.flavour = flavour
         self.server = _raddle.Server(channel, loads, decode, self, Stopped)
 
-    def send(self, kind: int, number: bytes, obj: Any) -> None:
+    def send(self, kind: int, tail: bytes, obj: Any) -> None:
         tag, parts = dump_with_buffers(obj)
-        self.channel.send(kind << SHIFT | tag, [*parts, number])
+        self.channel.send(kind << SHIFT | tag, [*parts, tail])
 
-    def reply(self, number: bytes, result: Any) -> None:
+    def reply(self, tail: bytes, result: Any) -> None:
         """Send the result of a task; in place of one that cannot be pickled, an exception that says so."""
         try:
             tag, parts = dump_with_buffers(result)
         except BaseException as error:
-            self.raised(number, self.flavour.unsendable(error, result))
+            self.raised(tail, self.flavour.unsendable(error, result))
             return
         try:
-            self.channel.send(RESULT << SHIFT | tag, [*parts, number])
+            self.channel.send(RESULT << SHIFT | tag, [*parts, tail])
         except OSError as error:
-            self.raised(number, error)
+            self.raised(tail, error)
 
     def raised(
-        self, number: bytes, error: BaseException, kind: int = RAISED, *, unreadable: bool = False
+        self, tail: bytes, error: BaseException, kind: int = RAISED, *, unreadable: bool = False
     ) -> None:
         """Send what a task has raised; in place of an exception that cannot be pickled, one that says so."""
 
@@ -117,16 +118,16 @@ class _Worker:
             return Unreadable(wrapped, repr(error)) if unreadable else wrapped
 
         try:
-            self.send(kind, number, wrap(error, error.__traceback__))
+            self.send(kind, tail, wrap(error, error.__traceback__))
         except Exception as problem:
             text = f"the exception {error!r} cannot be pickled: {problem!r}"
-            self.send(kind, number, wrap(PicklingError(text), error.__traceback__))
+            self.send(kind, tail, wrap(PicklingError(text), error.__traceback__))
 
-    def unreadable(self, number: bytes, error: BaseException) -> None:
-        self.raised(number, error, unreadable=True)
+    def unreadable(self, tail: bytes, error: BaseException) -> None:
+        self.raised(tail, error, unreadable=True)
 
     def refused(self, error: BaseException) -> None:
-        self.raised(_NO_NUMBER, error, REFUSED)
+        self.raised(_NO_TASK, error, REFUSED)
 
     def on_stop(self, *_: Any) -> None:
         if self.server.is_to_stop():
@@ -159,9 +160,9 @@ def main(
             initializer(*initargs)
         except BaseException as error:
             flavour.initializer_failed()
-            worker.raised(_NO_NUMBER, error, UNFIT)
+            worker.raised(_NO_TASK, error, UNFIT)
             return
-    channel.send(READY << SHIFT, _NO_NUMBER)
+    channel.send(READY << SHIFT, _NO_TASK)
     try:
         worker.server.serve()
     except BrokenPipeError:

@@ -1,9 +1,10 @@
 //! The dispatcher: channels, signals and time around a plan.
 #![allow(unsafe_code)]
 
-use super::plan::{Counts, Id, Lost, Message, Phase, Plan, Rules, Slot, Step, Why};
+use super::plan::{Counts, Id, Lost, Message, Phase, Plan, Replied, Rules, Slot, Step, Why};
+use super::times::{Measured, Times};
 use super::watch::{Process, Watch, spawn};
-use super::{SHIFT, kind, stop_signal};
+use super::{NUMBER, SHIFT, TAIL, kind, stop_signal};
 use crate::ipc::{Bell, Channel, RecvError, SendError, fetch_memory};
 use crate::park::{Alone, Deadline, Parking, now};
 use crate::trace::Kind;
@@ -124,11 +125,18 @@ struct Post {
     armed: bool,
     heard: bool,
     memory: Option<u64>,
+    /// The processor time that it had taken when it was ready.
+    cpu_before: u64,
     damaged: Option<io::Error>,
     is_ignored: bool,
 }
 
 impl Post {
+    /// The processor time that it has taken since it was ready, in nanoseconds.
+    fn cpu(&self) -> u64 {
+        self.process.cpu().map_or(0, |cpu| cpu.saturating_sub(self.cpu_before))
+    }
+
     /// Sends a message. A worker that is about to sleep may have the lock for some instructions.
     fn send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
         for _ in 0..PATIENCE {
@@ -146,6 +154,7 @@ struct State<T> {
     posts: BTreeMap<Slot, Post>,
     settings: Settings,
     measured: u64,
+    times: Times,
     hopeless: bool,
 }
 
@@ -181,7 +190,8 @@ impl<H: Host> Workers<H> {
     /// Of the operating system: too many descriptors are open.
     pub fn new(host: H, rules: Rules, settings: Settings) -> io::Result<Arc<Self>> {
         let plan = Plan::new(rules);
-        let state = State { plan, posts: BTreeMap::new(), settings, measured: 0, hopeless: false };
+        let state =
+            State { plan, posts: BTreeMap::new(), settings, measured: 0, times: Times::default(), hopeless: false };
         Ok(Arc::new(Self {
             host,
             state: Mutex::new(state),
@@ -257,8 +267,9 @@ impl<H: Host> Workers<H> {
     pub fn submit_all(&self, tasks: Vec<(H::Task, Message)>) -> Vec<Id> {
         let mut out = Vec::new();
         let mut state = self.lock();
-        let ids = tasks.into_iter().map(|(task, message)| state.plan.submit(task, message, 0, None)).collect();
-        state.send_all(&self.host, now(), &mut out);
+        let moment = now();
+        let ids = tasks.into_iter().map(|(task, message)| state.plan.submit(task, message, 0, None, moment)).collect();
+        state.send_all(&self.host, moment, &mut out);
         let look = state.next_look();
         drop(state);
         self.deliver(out);
@@ -331,6 +342,13 @@ impl<H: Host> Workers<H> {
         self.lock().plan.counts()
     }
 
+    /// The times of tasks.
+    pub fn measured(&self) -> Measured {
+        let state = self.lock();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        state.times.measured(state.posts.values().map(Post::cpu).sum(), cores)
+    }
+
     /// Whether workers ended before they were ready too often for starting more.
     pub fn is_hopeless(&self) -> bool {
         self.lock().plan.is_hopeless()
@@ -370,6 +388,7 @@ impl<H: Host> Workers<H> {
                 armed: false,
                 heard: false,
                 memory: None,
+                cpu_before: 0,
                 damaged: None,
                 is_ignored: false,
             };
@@ -478,12 +497,12 @@ impl<T: Send + 'static> State<T> {
     ) -> Id {
         let message = |tag| Message { tag, bytes: parts.concat() };
         let first = self.plan.pending() == 0;
+        let moment = now();
         if retries > 0 || !first {
-            return self.plan.submit(task, message(tag), retries, limit);
+            return self.plan.submit(task, message(tag), retries, limit, moment);
         }
         // A message that can go out at once is not copied first.
-        let id = self.plan.submit(task, Message { tag, bytes: Vec::new() }, 0, limit);
-        let moment = now();
+        let id = self.plan.submit(task, Message { tag, bytes: Vec::new() }, 0, limit, moment);
         if let Some(Step::Send(slot, _)) = self.plan.step(moment) {
             let begins = self.plan.task(id).is_some_and(|task| host.begins(task));
             if !begins {
@@ -582,14 +601,18 @@ impl<T: Send + 'static> State<T> {
         let Some(post) = self.posts.get_mut(&slot).filter(|post| post.damaged.is_none()) else { return false };
         post.look_at = None;
         let (mut ids, mut replies, mut refused) = (Vec::new(), Vec::new(), None);
+        let mut ran = Vec::new();
         let more = loop {
             if replies.len() >= BATCH {
                 post.look_at = Some(0);
                 break true;
             }
-            match take(&post.replies) {
-                Ok((tag, bytes, id)) => match tag >> SHIFT {
-                    kind::READY => self.plan.is_ready(slot, now()),
+            match take::<TAIL>(&post.replies) {
+                Ok((tag, bytes, tail)) => match tag >> SHIFT {
+                    kind::READY => {
+                        post.cpu_before = post.process.cpu().unwrap_or(0);
+                        self.plan.is_ready(slot, now());
+                    }
                     kind::UNFIT => {
                         let reply = Reply { kind: kind::UNFIT, tag: tag & ((1 << SHIFT) - 1), bytes };
                         out.push(Delivery::Event(Event::Unfit(reply)));
@@ -598,7 +621,9 @@ impl<T: Send + 'static> State<T> {
                         refused = Some(Reply { kind: kind::RAISED, tag: tag & ((1 << SHIFT) - 1), bytes });
                     }
                     what => {
-                        ids.push(id);
+                        let (time, number) = tail.split_at(TAIL - NUMBER);
+                        ids.push(number_of(number));
+                        ran.push(number_of(time));
                         replies.push(Reply { kind: what, tag: tag & ((1 << SHIFT) - 1), bytes });
                     }
                 },
@@ -615,10 +640,12 @@ impl<T: Send + 'static> State<T> {
                 }
             }
         };
-        let tasks = self.plan.replied(slot, &ids, now());
-        for (task, reply) in tasks.into_iter().zip(replies) {
+        let moment = now();
+        let tasks = self.plan.replied(slot, &ids, moment);
+        for ((task, reply), ran) in tasks.into_iter().zip(replies).zip(ran) {
             // A reply to what it was not asked is ignored.
-            if let Some((task, why)) = task {
+            if let Some(Replied { task, why, submitted }) = task {
+                self.times.add(submitted, moment, ran, reply.kind == kind::RESULT);
                 out.push(Delivery::Reply(task, reply, why));
                 if why.is_some() {
                     post.kill_at = None;
@@ -657,6 +684,7 @@ impl<T: Send + 'static> State<T> {
         // It may be the task that no worker survives being handed.
         let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(slot, id));
         let Some(post) = self.posts.remove(&slot) else { return };
+        self.times.ended(post.cpu());
         watch.remove(post.replies.bell().fd());
         watch.remove(post.process.fd.as_raw_fd());
         let mut lost = self.plan.died(slot);
@@ -669,8 +697,8 @@ impl<T: Send + 'static> State<T> {
     fn take_back(&mut self, slot: Slot) -> bool {
         let Some(post) = self.posts.get(&slot) else { return false };
         let mut any = false;
-        while let Ok((tag, bytes, id)) = take(&post.tasks) {
-            any |= self.plan.taken_back(slot, id, Message { tag: tag & ((1 << SHIFT) - 1), bytes });
+        while let Ok((tag, bytes, number)) = take::<NUMBER>(&post.tasks) {
+            any |= self.plan.taken_back(slot, number_of(&number), Message { tag: tag & ((1 << SHIFT) - 1), bytes });
         }
         any
     }
@@ -778,8 +806,8 @@ fn is_due(at: Option<u64>, moment: u64) -> bool {
     at.is_some_and(|at| at <= moment)
 }
 
-/// Takes the next message of a channel: its tag, its bytes, and the number behind them.
-fn take(channel: &Channel) -> Result<(u8, Vec<u8>, Id), RecvError> {
+/// Takes the next message of a channel: its tag, its bytes, and the `N` bytes behind them.
+fn take<const N: usize>(channel: &Channel) -> Result<(u8, Vec<u8>, [u8; N]), RecvError> {
     let mut bytes = Vec::<u8>::new();
     // SAFETY: room for as many bytes as are asked for.
     let (length, tag) = unsafe {
@@ -793,10 +821,13 @@ fn take(channel: &Channel) -> Result<(u8, Vec<u8>, Id), RecvError> {
     };
     // SAFETY: that many bytes have been written.
     unsafe { bytes.set_len(length) };
-    let Some(start) = length.checked_sub(8) else {
+    let Some(tail) = bytes.last_chunk::<N>().copied() else {
         return Err(RecvError::Failed(io::Error::new(io::ErrorKind::InvalidData, "a message without a number")));
     };
-    let id = Id::from_le_bytes(bytes[start..].try_into().expect("eight bytes"));
-    bytes.truncate(start);
-    Ok((tag, bytes, id))
+    bytes.truncate(length - N);
+    Ok((tag, bytes, tail))
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
 }

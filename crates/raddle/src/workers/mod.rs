@@ -13,10 +13,12 @@
 
 mod dispatch;
 mod plan;
+mod times;
 mod watch;
 
 pub use dispatch::{Event, Host, Loss, Reply, Settings, Workers};
-pub use plan::{Counts, Id, Lost, Message, Phase, Plan, Rules, Slot, Step, Why};
+pub use plan::{Counts, Id, Lost, Message, Phase, Plan, Replied, Rules, Slot, Step, Why};
+pub use times::Measured;
 
 /// What a message from a worker is: above its tag's [`SHIFT`].
 pub mod kind {
@@ -40,6 +42,11 @@ pub mod kind {
 
 /// By how much the kind of a message is shifted in its tag; below is the host's part.
 pub const SHIFT: u8 = 3;
+
+/// Behind the bytes of a task: its number, eight bytes, the lowest first.
+pub const NUMBER: usize = 8;
+/// Behind the bytes of a reply: for how many nanoseconds the task ran, in as many bytes, and then its number.
+pub const TAIL: usize = 8 + NUMBER;
 
 /// The signal by which a worker is told to look whether its task is to stop.
 pub fn stop_signal() -> i32 {

@@ -55,6 +55,18 @@ struct Entry<T> {
     begun: bool,
     /// How many workers ended while it was next in their line, and had not taken it.
     untaken: u32,
+    submitted: u64,
+}
+
+/// A task that was replied to.
+#[derive(Debug)]
+pub struct Replied<T> {
+    /// The caller's handle.
+    pub task: T,
+    /// Why it was being stopped, if it was.
+    pub why: Option<Why>,
+    /// When it was submitted.
+    pub submitted: u64,
 }
 
 /// What a worker is up to.
@@ -260,11 +272,13 @@ impl<T> Plan<T> {
     // Tasks
 
     /// A new task, last in line. What to send is kept until it has been sent, and beyond that if it may be retried.
-    pub fn submit(&mut self, task: T, message: Message, retries: u32, limit: Option<u64>) -> Id {
+    pub fn submit(&mut self, task: T, message: Message, retries: u32, limit: Option<u64>, now: u64) -> Id {
         let id = self.next_id;
         self.next_id += 1;
         self.counts.submitted += 1;
-        self.tasks.insert(id, Entry { task, message: Some(message), retries, limit, begun: false, untaken: 0 });
+        let message = Some(message);
+        let entry = Entry { task, message, retries, limit, begun: false, untaken: 0, submitted: now };
+        self.tasks.insert(id, entry);
         self.pending.push_back(id);
         id
     }
@@ -368,7 +382,7 @@ impl<T> Plan<T> {
     }
 
     /// A worker replied to tasks, in this order. Gives back what they were; None for a task that it did not have.
-    pub fn replied(&mut self, slot: Slot, ids: &[Id], now: u64) -> Vec<Option<(T, Option<Why>)>> {
+    pub fn replied(&mut self, slot: Slot, ids: &[Id], now: u64) -> Vec<Option<Replied<T>>> {
         let Some(worker) = self.workers.get_mut(&slot) else { return ids.iter().map(|_| None).collect() };
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
@@ -377,7 +391,7 @@ impl<T> Plan<T> {
                 worker.line.remove(at);
                 let why = worker.stopping.take_if(|(whom, _)| whom == id).map(|(_, why)| why);
                 self.counts.replied += 1;
-                self.tasks.remove(id).map(|entry| (entry.task, why))
+                self.tasks.remove(id).map(|Entry { task, submitted, .. }| Replied { task, why, submitted })
             }));
         }
         if !ids.is_empty() {

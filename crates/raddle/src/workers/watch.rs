@@ -105,6 +105,19 @@ impl Process {
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, none, 0) };
     }
 
+    /// The processor time that it has taken, in nanoseconds, if that can be told.
+    pub(super) fn cpu(&self) -> Option<u64> {
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: places for a clock and for a time.
+        unsafe {
+            if libc::clock_getcpuclockid(self.pid, &mut clock) != 0 || libc::clock_gettime(clock, &mut time) != 0 {
+                return None;
+            }
+        }
+        Some(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+    }
+
     /// How much memory it has, in bytes, if that can be told.
     pub(super) fn memory(&self) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;

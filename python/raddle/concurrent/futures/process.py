@@ -30,7 +30,8 @@ _T = TypeVar("_T")
 
 
 class ProcessPoolStats(NamedTuple):
-    """The work of a pool so far."""
+    """The work of a pool so far. Times are seconds, and percentiles right within an eighth; None where nothing has been
+    measured yet."""
 
     submitted: int
     pending: int
@@ -38,13 +39,25 @@ class ProcessPoolStats(NamedTuple):
     running: int
     """Tasks that a worker has been given: it runs one of them."""
     done: int
-    """Tasks that a worker has replied to, with a result or an exception."""
+    """Tasks that ended with a result."""
+    failed: int
+    """Tasks that ended with an exception, or stopped because they were asked to."""
     lost: int
     """Tasks that ended with the process of their worker."""
     retried: int
     """How often tasks were given to another worker because theirs had died."""
     workers: int
     idle_workers: int
+    queue_wait_p50: float | None
+    """From ``submit()`` to the task's beginning."""
+    queue_wait_p99: float | None
+    run_time_p50: float | None
+    run_time_p99: float | None
+    wall_per_task: float | None
+    cpu_per_task: float | None
+    """All processor time of the workers since they were ready, for each task."""
+    recommended_workers: int | None
+    """(waiting time + processor time) / processor time x cores: as many workers keep the cores busy."""
 
 
 class _NoQueue:
@@ -320,10 +333,17 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
 
     def stats(self) -> ProcessPoolStats:
         """The work so far."""
-        submitted, replied, lost, retried, _ = self._crew.workers.counts()
+        submitted, lost, retried = self._crew.workers.counts()
         pending, unfinished, workers, _, idle = self._crew.workers.numbers()
         return ProcessPoolStats(
-            submitted, pending, unfinished - pending, replied, lost, retried, workers, idle
+            submitted=submitted,
+            pending=pending,
+            running=unfinished - pending,
+            lost=lost,
+            retried=retried,
+            workers=workers,
+            idle_workers=idle,
+            **self._crew.workers.measured(),
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
