@@ -6,6 +6,7 @@
 use crate::args::{self, Patience, patience};
 use crate::error::fetch;
 use crate::gil::{self, PyHost};
+use crate::plain;
 use crate::queue::{empty, full, shut_down};
 use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -333,7 +334,12 @@ impl PyChannel {
     fn decoded<'py>(&self, py: Python<'py>, data: Bound<'py, PyAny>, tag: u8) -> PyResult<Bound<'py, PyAny>> {
         match tag {
             BYTES => Ok(data),
-            PICKLE => gil::call(self.loads.bind(py), &[&data]),
+            PICKLE => {
+                if let Some(object) = plain::decode(py, data.cast::<PyBytes>()?.as_bytes()) {
+                    return Ok(object);
+                }
+                gil::call(self.loads.bind(py), &[&data])
+            }
             TEXT => {
                 let text = data.cast::<PyBytes>()?.as_bytes();
                 // SAFETY: that many bytes, a C string; attached.
@@ -454,27 +460,34 @@ impl PyChannel {
         with_parts(data, |parts| this.get().send_parts(this.py(), this.as_ptr() as usize, tag, parts, patience))
     }
 
-    /// Sends an object that needs no pickling, a bytes object or a string; False if it is none.
-    #[pyo3(signature = (object, block=true, timeout=None))]
+    /// Sends an object that needs no pickler; False if it does. `bare`: bytes and strings go without a pickle.
+    #[pyo3(signature = (object, block=true, timeout=None, bare=true))]
     fn send_plain(
         this: &Bound<'_, Self>,
         object: &Bound<'_, PyAny>,
         block: bool,
         timeout: Option<&Bound<'_, PyAny>>,
+        bare: bool,
     ) -> PyResult<bool> {
         let (py, name) = (this.py(), this.as_ptr() as usize);
-        if let Ok(bytes) = object.cast_exact::<PyBytes>() {
+        if bare && let Ok(bytes) = object.cast_exact::<PyBytes>() {
             let patience = asked_patience(block, timeout)?;
             this.get().send_parts(py, name, BYTES, &[bytes.as_bytes()], patience)?;
             return Ok(true);
         }
-        if let Ok(text) = object.cast_exact::<PyString>() {
+        if bare && let Ok(text) = object.cast_exact::<PyString>() {
             // A string with surrogates has no UTF-8: that one is pickled.
             if let Ok(text) = text.to_str() {
                 let patience = asked_patience(block, timeout)?;
                 this.get().send_parts(py, name, TEXT, &[text.as_bytes()], patience)?;
                 return Ok(true);
             }
+        }
+        let mut pickle = Vec::new();
+        if plain::encode(object, &mut pickle) {
+            let patience = asked_patience(block, timeout)?;
+            this.get().send_parts(py, name, PICKLE, &[&pickle], patience)?;
+            return Ok(true);
         }
         Ok(false)
     }

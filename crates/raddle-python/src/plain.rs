@@ -1,12 +1,12 @@
 //! Pickles of plain objects, written and read without the pickle module: most arguments and results are plain.
 //!
-//! Plain are None, bool, int of 64 bits, float, str, bytes, tuples of these, and one list of them: objects of exactly
-//! these types, of which pickle keeps nothing but the value. What is written is a pickle like any other (protocol 4), and
+//! Plain are None, bool, int of 64 bits, float, str, bytes, tuples of these, and one list or dict of them: objects of
+//! exactly these types, of which pickle keeps nothing but the value. What is written is a pickle like any other (protocol 4), and
 //! everything else is left to the pickle module: source, the documentation of `pickletools`.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// The largest pickle that is written, in bytes.
 pub(crate) const MOST: usize = 2000;
@@ -33,21 +33,23 @@ const TUPLE_3: u8 = 0x87;
 const TUPLE: u8 = b't';
 const EMPTY_LIST: u8 = b']';
 const APPENDS: u8 = b'e';
+const EMPTY_DICT: u8 = b'}';
+const SET_ITEMS: u8 = b'u';
 const MARK: u8 = b'(';
 const STOP: u8 = b'.';
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
     limit: usize,
-    /// Of two lists one might be in the object twice, and is to be one list again.
-    lists: usize,
+    /// Whether there is a list or a dict. Of two one might be in the object twice, and is to be one again.
+    container: bool,
 }
 
 /// Appends the pickle of an object, if it is plain. False, and nothing, if it is not.
 pub(crate) fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> bool {
     let before = out.len();
     out.extend(HEAD);
-    let mut writer = Writer { limit: before + MOST, out, lists: 0 };
+    let mut writer = Writer { limit: before + MOST, out, container: false };
     let plain = writer.put(object, 0);
     if plain {
         out.push(STOP);
@@ -76,6 +78,8 @@ impl Writer<'_> {
             return self.sized(bytes.as_bytes(), BYTES_1, BYTES_4);
         } else if let Ok(list) = object.cast_exact::<PyList>() {
             return self.list(list, depth);
+        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
+            return self.dict(dict, depth);
         } else {
             return false;
         }
@@ -152,8 +156,7 @@ impl Writer<'_> {
     }
 
     fn list(&mut self, list: &Bound<'_, PyList>, depth: usize) -> bool {
-        self.lists += 1;
-        if depth == DEEPEST || self.lists > 1 {
+        if depth == DEEPEST || std::mem::replace(&mut self.container, true) {
             return false;
         }
         self.out.push(EMPTY_LIST);
@@ -167,6 +170,24 @@ impl Writer<'_> {
             }
         }
         self.out.push(APPENDS);
+        true
+    }
+
+    fn dict(&mut self, dict: &Bound<'_, PyDict>, depth: usize) -> bool {
+        if depth == DEEPEST || std::mem::replace(&mut self.container, true) {
+            return false;
+        }
+        self.out.push(EMPTY_DICT);
+        if dict.is_empty() {
+            return true;
+        }
+        self.out.push(MARK);
+        for (key, value) in dict.iter() {
+            if !self.put(&key, depth + 1) || !self.put(&value, depth + 1) || self.out.len() > self.limit {
+                return false;
+            }
+        }
+        self.out.push(SET_ITEMS);
         true
     }
 }
@@ -241,6 +262,24 @@ pub(crate) fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, Py
                 for item in stack.drain(from..) {
                     list.append(item).ok()?;
                 }
+                continue;
+            }
+            EMPTY_DICT => PyDict::new(py).into_any(),
+            SET_ITEMS => {
+                let from = marks.pop().filter(|from| (1..=stack.len()).contains(from))?;
+                if marks.last().is_some_and(|mark| from <= *mark) || (stack.len() - from) % 2 == 1 {
+                    return None;
+                }
+                let dict = stack[from - 1].cast_exact::<PyDict>().ok()?.clone();
+                let mut items = stack.drain(from..);
+                while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                    if let Err(error) = dict.set_item(key, value) {
+                        // A key that has no hash.
+                        crate::error::discard(py, error);
+                        return None;
+                    }
+                }
+                drop(items);
                 continue;
             }
             _ => return None,

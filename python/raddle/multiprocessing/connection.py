@@ -62,7 +62,8 @@ class Connection(_std.Connection):
         """
         self._check_closed()  # type: ignore[attr-defined]
         self._check_writable()  # type: ignore[attr-defined]
-        self._channel.send(PICKLE, dump_parts(obj))
+        if not self._channel.send_plain(obj, bare=False):
+            self._channel.send(PICKLE, dump_parts(obj))
 
     def recv(self) -> Any:
         """Receive an object, waiting for one without the GIL.
