@@ -1,6 +1,7 @@
 """Pools of processes, Pool and ProcessPoolExecutor: the standard library's and raddle's behave alike."""
 
 import concurrent.futures
+import gc
 import itertools
 import multiprocessing
 import os
@@ -193,6 +194,28 @@ class TestPool:
         assert watch.seconds < DEADLINE
         assert not any(process.is_alive() for process in workers)
         pool.terminate()
+
+    @pytest.mark.parametrize("possible", [0, 2])
+    def test_a_process_that_cannot_be_started(self, ctx, monkeypatch, possible):
+        """There is no pool, and nothing of it."""
+        started = []
+        start = ctx.Process.start
+
+        def scarce(process):
+            if len(started) == possible:
+                raise OSError("no more processes")
+            start(process)
+            started.append(process)
+
+        monkeypatch.setattr(ctx.Process, "start", scarce)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="no more processes"):
+            ctx.Pool(4)
+        assert len(started) == possible and not any(process.is_alive() for process in started)
+        del started[:]
+        gc.collect()
+        # The forkserver's, and the resource tracker's.
+        assert len(os.listdir("/proc/self/fd")) <= before + 2
 
     def test_workers_are_replaced(self, fork):
         with fork.Pool(2, maxtasksperchild=3) as pool:

@@ -210,24 +210,31 @@ class Crew:
         """Start workers ahead of need, and then the threads; from the second call on, nothing.
 
         From here, so that where workers are forked, that is done before there are threads.
+
+        Raises:
+            OSError: not all processes could be started. Those that were are for the caller to terminate.
         """
         with self._lock:
             if self.keeper is not None:
                 return
+            failure: BaseException | None = None
             wanted = self.workers.want(ahead)
             for at, slot in enumerate(wanted):
                 try:
                     self._start(slot)
-                except BaseException:
+                except BaseException as error:
                     for other in wanted[at + 1 :]:
                         self.workers.give_up(other)
-                    # Those that could not be started are tried again when there is work for them.
                     if not self.processes:
                         raise
+                    failure = error
                     break
             self.keeper = Thread(target=_keep, args=(self,), name="raddle-workers", daemon=not self.lasting)
             self.keeper.start()
             self.workers.dispatch()
+            # Where workers come with the work, those that could not be started are tried again when there is some.
+            if failure is not None and not (self.lasting and isinstance(failure, Exception)):
+                raise failure
 
     def submit(self, task: _raddle.Task, retries: int = 0, limit: float | None = None) -> Future[Any]:
         """Have a task run; its future."""
