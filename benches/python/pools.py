@@ -96,6 +96,26 @@ def map_calls(impl, n):
     return spent
 
 
+@row(
+    "pools.executor_map",
+    "ProcessPoolExecutor.map of 2,000 no-ops, 2 workers, per call",
+    needs=["ProcessPoolExecutor"],
+    **{**_POOLS, "least": 2000, "contenders": ("stdlib", "raddle", "loky")},
+    most=2000,
+    quick=200,
+    rounds=5,
+)
+def executor_map(impl, n):
+    """All results are taken, in order."""
+    with impl.ProcessPoolExecutor(WORKERS) as pool:
+        _warm(pool)
+        start = mark()
+        results = list(pool.map(abs, range(n)))
+        spent = since(start)
+    check(results == list(range(n)), "map gave other results")
+    return spent
+
+
 # Large arguments and results
 
 

@@ -32,7 +32,7 @@ PARTS = {
     "future": {"primitive", "park"},
     "pool": {"primitive", "trace", "park", "future"},
     "ipc": {"primitive", "trace", "park"},
-    "workers": {"trace", "park", "ipc"},
+    "workers": {"trace", "park", "ipc", "pool"},
     "detect": {"trace"},
 }
 

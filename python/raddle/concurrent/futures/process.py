@@ -229,11 +229,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         timeout: float | None,
     ) -> Future[_T]:
         crew = self._crew
-        if crew.closed:
-            self._refuse()
-        first = crew.keeper is None
-        if first:
-            crew.begin(self._max_workers if _method(self._mp_context) == "fork" else 1)
+        first = self._begin()
         try:
             task = _raddle.pickle_task(fn, args, kwargs)
         except Exception as error:
@@ -245,6 +241,22 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         future = crew.submit(task, retries, timeout)
         crew.grow()
         return future
+
+    def _submit_each(self, fn: Callable[..., _T], arguments: list[tuple[Any, ...]]) -> list[Future[_T]]:
+        self._begin()
+        futures = self._crew.submit_each(fn, arguments, star=True)
+        self._crew.grow()
+        return futures
+
+    def _begin(self) -> bool:
+        """Start what a task needs; whether this is the first."""
+        crew = self._crew
+        if crew.closed:
+            self._refuse()
+        first = crew.keeper is None
+        if first:
+            crew.begin(self._max_workers if _method(self._mp_context) == "fork" else 1)
+        return first
 
     def _when_full(self, fn: Any, args: Any, kwargs: Any) -> Future[Any] | None:
         limit, workers = self._max_pending or 0, self._crew.workers
@@ -310,12 +322,18 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
         arguments = zip(*iterables)  # noqa: B905 - as map: the shortest decides
+        results: Iterator[Any]
         if chunksize == 1:
-            tasks: Iterator[Any] = ((fn, args) for args in arguments)
+            plain = type(self).submit is ProcessPoolExecutor.submit and self._max_pending is None
+            if plain and buffersize is None and all(type(one) in _AT_HAND for one in iterables):
+                futures = self._submit_each(fn, list(arguments))
+                results = _raddle.futures_results(futures, timeout, _nothing_more)
+            else:
+                results = _results(self, ((fn, args) for args in arguments), timeout, buffersize)
         else:
             chunks = iter(lambda: tuple(islice(arguments, chunksize)), ())
             tasks = ((partial(_run_chunk, fn), (chunk,)) for chunk in chunks)
-        results = _results(self, tasks, timeout, buffersize)
+            results = _results(self, tasks, timeout, buffersize)
         if chunksize > 1:
             results = _flat(results)
         if progress:
@@ -401,6 +419,14 @@ def __getattr__(name: str) -> Any:
 
         return getattr(_workers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+#: Iterables whose items are never waited for.
+_AT_HAND = (list, tuple, range)
+
+
+def _nothing_more() -> None:
+    """What ``map`` has to submit besides."""
 
 
 def _run_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
