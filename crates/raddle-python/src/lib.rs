@@ -27,6 +27,7 @@ mod reference;
 mod sched;
 mod select;
 mod semaphore;
+mod semlock;
 mod serve;
 mod site;
 mod special;
@@ -70,6 +71,7 @@ mod _raddle {
         types::add::<cancel::PyToken>(module, Slot::Token)?;
         pool::add(module)?;
         select::add(module)?;
+        semlock::add(module)?;
         let module = module.cast::<PyModule>()?;
         module.add_class::<channel::PyChannel>()?;
         module.add_class::<tasks::PyMessage>()?;
@@ -83,6 +85,8 @@ mod _raddle {
     use super::channel::{channel_event, channel_memory, wait_readable};
     #[pymodule_export]
     use super::plain::{plain_dumps, plain_loads};
+    #[pymodule_export]
+    use super::semlock::set_recovered;
     #[pymodule_export]
     use super::tasks::{pickle_task, set_pickling};
     #[pymodule_export]

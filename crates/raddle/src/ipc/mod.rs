@@ -9,7 +9,10 @@
 //! - `ring`: words and bytes in a piece of it.
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
+//! - `semlock`: locks and semaphores; `arena`: the anonymous file that they are in.
 
+#[cfg(not(raddle_loom))]
+mod arena;
 #[cfg(not(raddle_loom))]
 mod bell;
 #[cfg(not(raddle_loom))]
@@ -20,8 +23,11 @@ mod memory;
 mod process;
 #[cfg(not(raddle_loom))]
 mod ring;
+pub mod semlock;
 pub mod side;
 
+#[cfg(not(raddle_loom))]
+pub use arena::{Arena, SemLock};
 #[cfg(not(raddle_loom))]
 pub use bell::Bell;
 #[cfg(not(raddle_loom))]

@@ -486,6 +486,14 @@ pub(crate) fn wake_outside(word: &Futex) {
     os::wake(word, u32::MAX);
 }
 
+/// Wakes one of those.
+pub(crate) fn wake_outside_one(word: &Futex) {
+    #[cfg(not(raddle_loom))]
+    os::wake_on(word, 1, os::Reach::Shared);
+    #[cfg(raddle_loom)]
+    os::wake(word, 1);
+}
+
 /// Wakes up to this many of those asleep on the word; they are told nothing.
 pub(crate) fn wake(word: &Futex, count: u32) {
     os::wake(word, count);

@@ -1,0 +1,247 @@
+//! The anonymous file that locks and semaphores are in, many in each.
+//!
+//! A process makes a file when it needs room for a lock and has none, and hands it, not the lock, to its children: one
+//! descriptor for all the locks in it. Cells are given out once and never again, since nobody can know which processes
+//! still have a lock; the file goes when the last process has let go of the last lock in it. It is sealed against
+//! shrinking, so that a mapping that was checked once can always be read.
+#![allow(unsafe_code)]
+
+use super::memory::{Damaged, checked, map, retried, size_of_file};
+use super::process::Identity;
+use super::semlock::{Cell, Dead, Kind, Taken, Taker};
+use super::side::alive;
+use crate::park::{Deadline, Parking, Stop, now};
+use crate::trace::{Claim, Resource, Waker};
+use std::cell::Cell as Local;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// How many locks a file has room for.
+const CELLS: usize = 63;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"raddle\x02\x01");
+
+/// All of it. Other processes write to it: atomics only, and nothing in it is trusted.
+#[derive(Debug)]
+#[repr(C, align(256))]
+struct Layout {
+    magic: AtomicU64,
+    /// How many cells have been given out.
+    given: AtomicU32,
+    cells: [Cell; CELLS],
+}
+
+const SIZE: usize = size_of::<Layout>();
+
+/// See the module.
+#[derive(Debug)]
+pub struct Arena {
+    file: OwnedFd,
+    layout: *const Layout,
+}
+
+// SAFETY: what is mapped consists of atomics.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// A new file.
+    ///
+    /// # Errors
+    /// Of the operating system: no descriptor is free, no memory.
+    pub fn create() -> io::Result<Arena> {
+        // SAFETY: a C string and flags.
+        let file = unsafe {
+            let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+            OwnedFd::from_raw_fd(checked(libc::memfd_create(c"raddle-locks".as_ptr(), flags))?)
+        };
+        // Memory that is asked for is an error where there is none. Memory that is touched would be a signal.
+        // SAFETY: a descriptor and a range.
+        retried(|| unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, SIZE as libc::off_t) })?;
+        // SAFETY: a descriptor and seals.
+        checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL) })?;
+        // A file of zeros is one whose cells are as `Cell::default()`.
+        let arena = Self::mapped(file)?;
+        arena.layout().magic.store(MAGIC, Ordering::Release);
+        Ok(arena)
+    }
+
+    /// Maps a file that another process, or this one, has created.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is not such a file; else of the operating system.
+    pub fn open(file: OwnedFd) -> io::Result<Arena> {
+        let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, Damaged(what));
+        // SAFETY: a descriptor.
+        let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(wrong("the file may shrink"));
+        }
+        if size_of_file(file.as_fd())?.0 < SIZE as u64 {
+            return Err(wrong("the file is too short"));
+        }
+        let arena = Self::mapped(file)?;
+        if arena.layout().magic.load(Ordering::Acquire) != MAGIC {
+            return Err(wrong("no header"));
+        }
+        Ok(arena)
+    }
+
+    fn mapped(file: OwnedFd) -> io::Result<Arena> {
+        let layout = map(&file, 0, SIZE)?.cast::<Layout>();
+        Ok(Arena { file, layout })
+    }
+
+    fn layout(&self) -> &Layout {
+        // SAFETY: mapped for as long as `self`, aligned to a page; made of atomics, for which any bytes are valid.
+        unsafe { &*self.layout }
+    }
+
+    /// The file.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// A place that no process has; `None` if there is none left.
+    pub fn claim(&self) -> Option<u32> {
+        let given = &self.layout().given;
+        let at = given.fetch_add(1, Ordering::Relaxed);
+        if (at as usize) < CELLS {
+            return Some(at);
+        }
+        // It stays full, however often it is asked.
+        given.store(CELLS as u32, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `mapped` with this size; no reference to it outlives `self`.
+        unsafe { libc::munmap(self.layout.cast_mut().cast(), SIZE) };
+    }
+}
+
+/// A lock or semaphore of an arena.
+#[derive(Debug)]
+pub struct SemLock {
+    arena: Arc<Arena>,
+    place: u32,
+    kind: Kind,
+    /// When it may be asked next, by who does not wait, whether the owner lives: on the clock.
+    ask_at: AtomicU64,
+}
+
+/// How long a call that does not wait trusts the last answer to whether the owner lives, in nanoseconds.
+const TRUSTED: u64 = 5_000_000;
+
+impl Resource for SemLock {
+    /// Other processes may end any wait.
+    fn wakers(&self, _kind: crate::trace::Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
+}
+
+thread_local! {
+    /// The calling thread's number, and the process that it was asked in.
+    static THREAD: Local<(u32, u32)> = const { Local::new((0, 0)) };
+}
+
+/// The calling thread.
+#[inline]
+fn me() -> Taker {
+    let Identity { pid, started } = Identity::own();
+    let (known, of) = THREAD.get();
+    let thread = if of == pid { known } else { ask_for_thread(pid) };
+    Taker { pid, started, thread }
+}
+
+#[cold]
+fn ask_for_thread(pid: u32) -> u32 {
+    let thread = crate::primitive::thread_number() as u32;
+    THREAD.set((thread, pid));
+    thread
+}
+
+impl SemLock {
+    /// A new one with this value: units, or 1 for a lock that is free and 0 for one that the calling process has.
+    ///
+    /// `None` if the arena is full.
+    pub fn create(arena: &Arc<Arena>, kind: Kind, value: u32) -> Option<SemLock> {
+        let lock = Self::open(arena, arena.claim()?, kind)?;
+        lock.cell().set(kind, value, me());
+        Some(lock)
+    }
+
+    /// The one in this place, which another process has made. `None` if there is no such place.
+    pub fn open(arena: &Arc<Arena>, place: u32, kind: Kind) -> Option<SemLock> {
+        let known = (place as usize) < CELLS;
+        known.then(|| SemLock { arena: Arc::clone(arena), place, kind, ask_at: AtomicU64::new(0) })
+    }
+
+    #[inline]
+    fn cell(&self) -> &Cell {
+        &self.arena.layout().cells[self.place as usize]
+    }
+
+    /// Where it is in its arena.
+    pub fn place(&self) -> u32 {
+        self.place
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many units can be taken at this moment; 1 for a lock that is free.
+    pub fn value(&self) -> u32 {
+        self.cell().value(self.kind)
+    }
+
+    /// Takes a unit, or the lock, if there is one.
+    #[inline]
+    pub fn try_take(&self) -> bool {
+        self.cell().try_take(self.kind, me())
+    }
+
+    /// Notes where the lock, which the calling thread has taken, was taken: `key` stands for the place, 0 for none.
+    #[inline]
+    pub fn note_site(&self, key: u32, text: impl FnOnce() -> String) {
+        if self.kind == Kind::Owned {
+            self.cell().note_site(me(), key, text);
+        }
+    }
+
+    /// The owner: process, thread, and where it took the lock. Always `None` for a semaphore.
+    pub fn owner(&self) -> Option<(u32, u32, Option<String>)> {
+        (self.kind == Kind::Owned).then(|| self.cell().owner()).flatten()
+    }
+
+    /// Takes the lock from an owner that has ended. Asks for that at most every 5 ms.
+    #[cold]
+    pub fn try_recover(&self) -> Option<Dead> {
+        if self.kind != Kind::Owned || now() < self.ask_at.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.ask_at.store(now() + TRUSTED, Ordering::Relaxed);
+        self.cell().try_recover(me(), &alive)
+    }
+
+    /// Takes a unit, or the lock, and waits for it.
+    ///
+    /// # Errors
+    /// [`Stop`]; nothing has been taken then.
+    pub fn take(&self, parking: &mut Parking<'_>) -> Result<Taken, Stop> {
+        self.cell().take(self.kind, me(), parking, &alive, &mut || Ok(Deadline::NEVER))
+    }
+
+    /// Gives back a unit, or the lock, whoever has it. Never waits. False if there was nothing to give back.
+    #[inline]
+    pub fn release(&self) -> bool {
+        self.cell().release(self.kind)
+    }
+}
