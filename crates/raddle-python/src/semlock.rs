@@ -8,18 +8,18 @@ use crate::lock::{boolean, none};
 use crate::native::{Native, This, Which, fast, get, getter, method_fast, methods, noargs};
 use crate::site;
 use crate::types::Slot;
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyLookupError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi};
 use raddle::ipc::semlock::{Dead, Kind, MOST, Taken};
-use raddle::ipc::{Arena, SemLock};
-use raddle::park::{Deadline, Parking, Stop};
+use raddle::ipc::{Arena, SemLock, Waiter, Waiters};
+use raddle::park::{Deadline, Parking, Stop, generation, now};
 use raddle::primitive::thread_token;
 use raddle::trace::{self, SITES, Site, mode};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The standard library's numbers for what a `SemLock` is.
@@ -76,6 +76,8 @@ pub(crate) struct PySemLock {
     count: AtomicI64,
     /// The thread that took it last.
     owner: AtomicUsize,
+    /// The process that `count` is of, as `generation()` tells it from its forked children.
+    of: AtomicU32,
 }
 
 type Me<'a> = This<'a, PySemLock>;
@@ -90,15 +92,26 @@ impl PySemLock {
         self.inner.get().ok_or_else(unready)
     }
 
+    /// How often this process has it: what its parent had when it forked is not its own.
+    #[inline]
+    fn count(&self) -> &AtomicI64 {
+        let generation = generation();
+        if self.of.load(Ordering::Relaxed) != generation {
+            self.count.store(0, Ordering::Relaxed);
+            self.of.store(generation, Ordering::Relaxed);
+        }
+        &self.count
+    }
+
     #[inline]
     fn is_mine(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0 && self.owner.load(Ordering::Relaxed) == thread_token()
+        self.count().load(Ordering::Relaxed) > 0 && self.owner.load(Ordering::Relaxed) == thread_token()
     }
 
     /// It has become this thread's.
     #[inline]
     fn taken(&self, inner: &Inner) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count().fetch_add(1, Ordering::Relaxed);
         self.owner.store(thread_token(), Ordering::Relaxed);
         let site = if mode() & SITES != 0 { site::here() } else { None };
         inner.lock.note_site(Site::to_word(site), || long(site));
@@ -141,7 +154,7 @@ fn kind_of(kind: i32, maxvalue: i64, owned: bool) -> PyResult<Kind> {
 #[inline(always)]
 fn try_acquire(this: Me<'_>, inner: &Inner) -> bool {
     if inner.recursive && this.is_mine() {
-        this.count.fetch_add(1, Ordering::Relaxed);
+        this.count().fetch_add(1, Ordering::Relaxed);
         return true;
     }
     let taken = inner.lock.try_take();
@@ -200,7 +213,7 @@ fn recovered(py: Python<'_>, this: Me<'_>, inner: &Inner, dead: Dead) -> PyResul
         Ok(())
     };
     told().inspect_err(|_| {
-        this.count.fetch_sub(1, Ordering::Relaxed);
+        this.count().fetch_sub(1, Ordering::Relaxed);
         inner.lock.release();
     })
 }
@@ -254,16 +267,16 @@ fn try_release(this: Me<'_>) -> bool {
         if !this.is_mine() {
             return false;
         }
-        if this.count.load(Ordering::Relaxed) > 1 {
-            this.count.fetch_sub(1, Ordering::Relaxed);
+        if this.count().load(Ordering::Relaxed) > 1 {
+            this.count().fetch_sub(1, Ordering::Relaxed);
             return true;
         }
     }
     // Before it is free: the next owner counts too.
-    this.count.fetch_sub(1, Ordering::Relaxed);
+    this.count().fetch_sub(1, Ordering::Relaxed);
     let released = inner.lock.release();
     if !released {
-        this.count.fetch_add(1, Ordering::Relaxed);
+        this.count().fetch_add(1, Ordering::Relaxed);
     }
     released
 }
@@ -299,7 +312,7 @@ unsafe extern "C" fn py_exit(
 }
 
 noargs!(py_count, PySemLock, |py, this| {
-    Ok(this.count.load(Ordering::Relaxed).into_bound_py_any(py)?.into_ptr())
+    Ok(this.count().load(Ordering::Relaxed).into_bound_py_any(py)?.into_ptr())
 });
 
 noargs!(py_is_mine, PySemLock, |_, this| Ok(boolean(this.is_mine())));
@@ -310,7 +323,7 @@ noargs!(py_is_zero, PySemLock, |_, this| Ok(boolean(this.inner()?.lock.value() =
 
 // In a forked child: what the parent has of it is not the child's.
 noargs!(py_after_fork, PySemLock, |_, this| {
-    this.count.store(0, Ordering::Relaxed);
+    this.count().store(0, Ordering::Relaxed);
     Ok(none())
 });
 
@@ -361,7 +374,7 @@ impl Native for PySemLock {
     const SUBCLASS: bool = false;
 
     fn fresh() -> Self {
-        PySemLock { inner: OnceLock::new(), count: AtomicI64::new(0), owner: AtomicUsize::new(0) }
+        PySemLock { inner: OnceLock::new(), count: AtomicI64::new(0), owner: AtomicUsize::new(0), of: AtomicU32::new(generation()) }
     }
 
     fn init(this: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
@@ -383,7 +396,7 @@ impl Native for PySemLock {
         }
         let arena = arena.cast::<PyArena>()?;
         let lock = SemLock::create(&arena.get().arena, core, value as u32)
-            .ok_or_else(|| pyo3::exceptions::PyLookupError::new_err("the arena is full"))?;
+            .ok_or_else(|| PyLookupError::new_err("the arena is full"))?;
         PySemLock::set(this, lock, kind, maxvalue)
     }
 
@@ -423,6 +436,83 @@ impl Native for PySemLock {
     }
 }
 
+/// Those who wait for the notifications of a condition. Made for a new condition, or of the place of another process's.
+#[pyclass(frozen, module = "raddle._raddle", name = "Waiters")]
+pub(crate) struct PyWaiters {
+    waiters: Arc<Waiters>,
+}
+
+#[pymethods]
+impl PyWaiters {
+    #[new]
+    #[pyo3(signature = (arena, handle=None))]
+    fn new(arena: &Bound<'_, PyArena>, handle: Option<u32>) -> PyResult<Self> {
+        let arena = &arena.get().arena;
+        let waiters = match handle {
+            None => Waiters::create(arena).ok_or_else(|| PyLookupError::new_err("the arena is full"))?,
+            Some(place) => {
+                Waiters::open(arena, place).ok_or_else(|| PyValueError::new_err("there is no such condition"))?
+            }
+        };
+        Ok(Self { waiters: Arc::new(waiters) })
+    }
+
+    /// Its place in the arena.
+    #[getter]
+    fn handle(&self) -> u32 {
+        self.waiters.place()
+    }
+
+    /// From now on the calling thread gets notifications; until what is given back is gone.
+    fn enlist(&self) -> PyResult<PyWaiter> {
+        self.waiters.enlist().map(|waiter| PyWaiter { waiter }).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                PyOSError::new_err((libc::ENOSPC, "more threads wait for conditions than there is room for"))
+            }
+            _ => failed(error),
+        })
+    }
+
+    /// Notifies those who have waited longest; how many there were.
+    fn notify(&self, n: usize) -> PyResult<usize> {
+        self.waiters.notify(n).map_err(failed)
+    }
+
+    /// How many wait.
+    fn waiting(&self) -> PyResult<usize> {
+        self.waiters.waiting().map_err(failed)
+    }
+}
+
+/// One that waits.
+#[pyclass(frozen, module = "raddle._raddle", name = "Waiter")]
+pub(crate) struct PyWaiter {
+    waiter: Waiter,
+}
+
+#[pymethods]
+impl PyWaiter {
+    /// Waits for the notification, once. False if there was none in time. `about`: what the wait is shown to be for.
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>, about: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let deadline = match patience(timeout)? {
+            Patience::None => Deadline::at(now()),
+            Patience::Until(deadline) => deadline,
+        };
+        args::check(deadline)?;
+        let host = PyHost::new();
+        let ended = host.detached(|| {
+            let name = about.as_ptr() as usize;
+            let mut parking = Parking::new(trace::Kind::Condition, &self.waiter, name, deadline, &host);
+            self.waiter.wait(&mut parking)
+        });
+        match ended {
+            Ok(()) => Ok(true),
+            Err(Stop::TimedOut) => Ok(false),
+            Err(Stop::Interrupted) => Err(fetch(py)),
+        }
+    }
+}
+
 /// Adds the types to the module.
 pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
     crate::types::add::<PySemLock>(module, Slot::SemLock)?;
@@ -430,5 +520,8 @@ pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
     ty.setattr("SEM_VALUE_MAX", MOST)?;
     // Nothing in the file system has a name for it.
     crate::special::put_attribute(&ty, c"name", py_name)?;
-    module.cast::<PyModule>()?.add_class::<PyArena>()
+    let module = module.cast::<PyModule>()?;
+    module.add_class::<PyArena>()?;
+    module.add_class::<PyWaiters>()?;
+    module.add_class::<PyWaiter>()
 }

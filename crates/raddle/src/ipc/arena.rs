@@ -8,6 +8,7 @@
 
 use super::memory::{Damaged, checked, map, retried, size_of_file};
 use super::process::Identity;
+use super::seats::{Seats, Sitting};
 use super::semlock::{Cell, Dead, Kind, Taken, Taker};
 use super::side::alive;
 use crate::park::{Deadline, Parking, Stop, now};
@@ -16,7 +17,7 @@ use std::cell::Cell as Local;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU32, Ordering};
 
 /// How many locks a file has room for.
 const CELLS: usize = 63;
@@ -31,15 +32,20 @@ struct Layout {
     /// How many cells have been given out.
     given: AtomicU32,
     cells: [Cell; CELLS],
+    /// From here on memory is asked for when it is first needed.
+    seats: Seats,
 }
 
 const SIZE: usize = size_of::<Layout>();
+const SEATS_AT: usize = std::mem::offset_of!(Layout, seats);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Arena {
     file: OwnedFd,
     layout: *const Layout,
+    /// Whether there is memory for the seats.
+    seated: AtomicBool,
 }
 
 // SAFETY: what is mapped consists of atomics.
@@ -59,8 +65,10 @@ impl Arena {
             OwnedFd::from_raw_fd(checked(libc::memfd_create(c"raddle-locks".as_ptr(), flags))?)
         };
         // Memory that is asked for is an error where there is none. Memory that is touched would be a signal.
-        // SAFETY: a descriptor and a range.
-        retried(|| unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, SIZE as libc::off_t) })?;
+        // SAFETY: a descriptor and a range; a descriptor and a size.
+        retried(|| unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, SEATS_AT as libc::off_t) })?;
+        // SAFETY: as above.
+        retried(|| unsafe { libc::ftruncate(file.as_raw_fd(), SIZE as libc::off_t) })?;
         // SAFETY: a descriptor and seals.
         checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL) })?;
         // A file of zeros is one whose cells are as `Cell::default()`.
@@ -92,7 +100,7 @@ impl Arena {
 
     fn mapped(file: OwnedFd) -> io::Result<Arena> {
         let layout = map(&file, 0, SIZE)?.cast::<Layout>();
-        Ok(Arena { file, layout })
+        Ok(Arena { file, layout, seated: AtomicBool::new(false) })
     }
 
     fn layout(&self) -> &Layout {
@@ -103,6 +111,16 @@ impl Arena {
     /// The file.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    fn seats(&self) -> io::Result<&Seats> {
+        if !self.seated.load(Ordering::Relaxed) {
+            let (from, size) = (SEATS_AT as libc::off_t, (SIZE - SEATS_AT) as libc::off_t);
+            // SAFETY: a descriptor and a range.
+            retried(|| unsafe { libc::fallocate(self.file.as_raw_fd(), 0, from, size) })?;
+            self.seated.store(true, Ordering::Relaxed);
+        }
+        Ok(&self.layout().seats)
     }
 
     /// A place that no process has; `None` if there is none left.
@@ -164,6 +182,94 @@ fn ask_for_thread(pid: u32) -> u32 {
     let thread = crate::primitive::thread_number() as u32;
     THREAD.set((thread, pid));
     thread
+}
+
+/// Those who wait for notifications of one condition. Others than processes that are killed hold the condition's lock
+/// when they call [`enlist`](Waiters::enlist) and [`notify`](Waiters::notify); who was killed and whose lock was taken
+/// over may be in the middle of either.
+#[derive(Debug)]
+pub struct Waiters {
+    arena: Arc<Arena>,
+    place: u32,
+}
+
+/// One that waits; whoever drops it does not wait any more. A notification that it has not told of is passed on.
+#[derive(Debug)]
+pub struct Waiter {
+    waiters: Arc<Waiters>,
+    sitting: Sitting,
+    told: AtomicBool,
+}
+
+impl Resource for Waiter {
+    /// Other processes may end any wait.
+    fn wakers(&self, _kind: crate::trace::Kind, _out: &mut Vec<Waker>) -> Claim {
+        Claim::Unknown
+    }
+}
+
+impl Waiters {
+    /// Of a new condition. `None` if the arena is full.
+    pub fn create(arena: &Arc<Arena>) -> Option<Waiters> {
+        Some(Waiters { arena: Arc::clone(arena), place: arena.claim()? })
+    }
+
+    /// Of the condition in this place, which another process has made. `None` if there is no such place.
+    pub fn open(arena: &Arc<Arena>, place: u32) -> Option<Waiters> {
+        ((place as usize) < CELLS).then(|| Waiters { arena: Arc::clone(arena), place })
+    }
+
+    /// Where it is in its arena.
+    pub fn place(&self) -> u32 {
+        self.place
+    }
+
+    /// From now on the calling thread gets notifications.
+    ///
+    /// # Errors
+    /// `StorageFull` if as many wait for the conditions of this arena as can; else of the operating system: no memory.
+    pub fn enlist(self: &Arc<Self>) -> io::Result<Waiter> {
+        let sitting = self.arena.seats()?.enlist(self.place, me(), &alive).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(Waiter { waiters: Arc::clone(self), sitting, told: AtomicBool::new(false) })
+    }
+
+    /// Notifies those who have waited longest, at most so many; how many there were. Never waits.
+    ///
+    /// # Errors
+    /// Of the operating system: no memory.
+    pub fn notify(&self, most: usize) -> io::Result<usize> {
+        Ok(self.arena.seats()?.notify(self.place, most, me().pid, &alive))
+    }
+
+    /// How many wait and have not been notified; among them those that were killed meanwhile.
+    ///
+    /// # Errors
+    /// Of the operating system: no memory.
+    pub fn waiting(&self) -> io::Result<usize> {
+        Ok(self.arena.seats()?.waiting(self.place))
+    }
+}
+
+impl Waiter {
+    /// Waits for the notification. Once this has come back, whether with or without one, it is not to be called again.
+    ///
+    /// # Errors
+    /// [`Stop`]: there was none; one that came meanwhile has been passed on.
+    pub fn wait(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        let Ok(seats) = self.waiters.arena.seats() else { return Err(Stop::TimedOut) };
+        let ended = seats.wait(&self.sitting, parking);
+        self.told.store(ended.is_ok(), Ordering::Relaxed);
+        ended
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let Ok(seats) = self.waiters.arena.seats() else { return };
+        if seats.leave(&self.sitting, me()) && !*self.told.get_mut() {
+            seats.notify(self.waiters.place, 1, me().pid, &alive);
+        }
+    }
 }
 
 impl SemLock {

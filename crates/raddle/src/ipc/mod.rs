@@ -9,7 +9,7 @@
 //! - `ring`: words and bytes in a piece of it.
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
-//! - `semlock`: locks and semaphores; `arena`: the anonymous file that they are in.
+//! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are in.
 
 #[cfg(not(raddle_loom))]
 mod arena;
@@ -23,11 +23,12 @@ mod memory;
 mod process;
 #[cfg(not(raddle_loom))]
 mod ring;
+pub mod seats;
 pub mod semlock;
 pub mod side;
 
 #[cfg(not(raddle_loom))]
-pub use arena::{Arena, SemLock};
+pub use arena::{Arena, SemLock, Waiter, Waiters};
 #[cfg(not(raddle_loom))]
 pub use bell::Bell;
 #[cfg(not(raddle_loom))]

@@ -486,12 +486,17 @@ pub(crate) fn wake_outside(word: &Futex) {
     os::wake(word, u32::MAX);
 }
 
-/// Wakes one of those.
-pub(crate) fn wake_outside_one(word: &Futex) {
+/// Wakes one of those; whether one was asleep.
+pub(crate) fn wake_outside_one(word: &Futex) -> bool {
     #[cfg(not(raddle_loom))]
-    os::wake_on(word, 1, os::Reach::Shared);
+    let woken = os::wake_on(word, 1, os::Reach::Shared) > 0;
     #[cfg(raddle_loom)]
-    os::wake(word, 1);
+    let woken = {
+        os::wake(word, 1);
+        // The model does not say, so that it is looked further into.
+        false
+    };
+    woken
 }
 
 /// Wakes up to this many of those asleep on the word; they are told nothing.
