@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from sched import Event as _Scheduled
 from types import ModuleType, TracebackType
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final, overload
 
 _T = TypeVar("_T")
 

@@ -68,7 +68,7 @@ def _rebuild_arena(file: Any) -> _raddle.Arena:
 
 
 # Locks pickle their arena within a process that is being started only; it is one object there, and one descriptor.
-_reduction.ForkingPickler.register(_raddle.Arena, _reduce_arena)  # type: ignore[arg-type]
+_reduction.ForkingPickler.register(_raddle.Arena, _reduce_arena)
 
 
 # Locks and semaphores
@@ -100,8 +100,8 @@ class _SemLock(_std.SemLock):
         self._make_methods()
 
     def _make_methods(self) -> None:
-        self.acquire = self._semlock.acquire
-        self.release = self._semlock.release
+        self.acquire = self._semlock.acquire  # type: ignore[method-assign]
+        self.release = self._semlock.release  # type: ignore[method-assign]
 
     def __enter__(self) -> bool:
         return self._semlock.__enter__()

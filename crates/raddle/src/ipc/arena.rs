@@ -12,12 +12,12 @@ use super::seats::{Seats, Sitting};
 use super::semlock::{Cell, Dead, Kind, Taken, Taker};
 use super::side::alive;
 use crate::park::{Deadline, Parking, Stop, now};
+use crate::primitive::thread_token;
 use crate::trace::{Claim, Resource, Waker};
-use std::cell::Cell as Local;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// How many locks a file has room for.
 const CELLS: usize = 63;
@@ -163,25 +163,11 @@ impl Resource for SemLock {
     }
 }
 
-thread_local! {
-    /// The calling thread's number, and the process that it was asked in.
-    static THREAD: Local<(u32, u32)> = const { Local::new((0, 0)) };
-}
-
 /// The calling thread.
 #[inline]
 fn me() -> Taker {
     let Identity { pid, started } = Identity::own();
-    let (known, of) = THREAD.get();
-    let thread = if of == pid { known } else { ask_for_thread(pid) };
-    Taker { pid, started, thread }
-}
-
-#[cold]
-fn ask_for_thread(pid: u32) -> u32 {
-    let thread = crate::primitive::thread_number() as u32;
-    THREAD.set((thread, pid));
-    thread
+    Taker { pid, started, thread: thread_token() }
 }
 
 /// Those who wait for notifications of one condition. Others than processes that are killed hold the condition's lock
@@ -323,7 +309,7 @@ impl SemLock {
     }
 
     /// The owner: process, thread, and where it took the lock. Always `None` for a semaphore.
-    pub fn owner(&self) -> Option<(u32, u32, Option<String>)> {
+    pub fn owner(&self) -> Option<(u32, u64, Option<String>)> {
         (self.kind == Kind::Owned).then(|| self.cell().owner()).flatten()
     }
 

@@ -86,11 +86,7 @@ pub struct Seats {
 
 impl Default for Seats {
     fn default() -> Self {
-        Self {
-            ticket: AtomicU32::new(0),
-            used: AtomicU32::new(0),
-            seats: std::array::from_fn(|_| Seat::default()),
-        }
+        Self { ticket: AtomicU32::new(0), used: AtomicU32::new(0), seats: std::array::from_fn(|_| Seat::default()) }
     }
 }
 

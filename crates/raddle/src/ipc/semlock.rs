@@ -53,8 +53,8 @@ pub struct Taker {
     pub pid: u32,
     /// As of `/proc`, in clock ticks.
     pub started: u64,
-    /// The kernel's number for the thread.
-    pub thread: u32,
+    /// The thread: [`thread_token`](crate::primitive::thread_token).
+    pub thread: usize,
 }
 
 /// An owner that has ended without a release.
@@ -120,7 +120,7 @@ pub struct Cell {
     owner: OwnerRecord,
     /// The owner's thread, and where it took the lock. Written after the word: of an owner that was killed before
     /// that, they are the last owner's, whose number `noted` then has.
-    thread: AtomicU32,
+    thread: AtomicU64,
     noted: AtomicU32,
     /// What the site was written for, so that it need not be written again: a number of the writer's choice, with its
     /// process. 0 if there is no site.
@@ -134,7 +134,7 @@ impl Default for Cell {
             word: Futex::new(0),
             sleepers: AtomicU32::new(0),
             owner: OwnerRecord::default(),
-            thread: AtomicU32::new(0),
+            thread: AtomicU64::new(0),
             noted: AtomicU32::new(0),
             written: AtomicU64::new(0),
             site: Text::default(),
@@ -196,7 +196,7 @@ impl Cell {
     #[inline]
     fn note(&self, me: Taker) {
         self.owner.set(me.pid, me.started);
-        self.thread.store(me.thread, Ordering::Relaxed);
+        self.thread.store(me.thread as u64, Ordering::Relaxed);
         self.noted.store(me.pid, Ordering::Release);
     }
 
@@ -218,7 +218,7 @@ impl Cell {
     }
 
     /// The owner as it is noted: process, thread, and where it took the lock.
-    pub fn owner(&self) -> Option<(u32, u32, Option<String>)> {
+    pub fn owner(&self) -> Option<(u32, u64, Option<String>)> {
         let pid = self.word.load(Ordering::SeqCst);
         if pid == 0 {
             return None;
