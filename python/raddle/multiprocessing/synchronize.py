@@ -17,6 +17,7 @@ from multiprocessing import synchronize as _std
 from typing import Any
 from weakref import WeakValueDictionary
 
+import raddle.threading  # noqa: F401 - fork, exit and detection come with it
 from raddle import _raddle
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]

@@ -75,7 +75,7 @@ impl Seat {
 
 /// See the module.
 #[derive(Debug)]
-#[repr(C, align(4096))]
+#[cfg_attr(not(raddle_loom), repr(C, align(4096)))]
 pub struct Seats {
     /// The next waiter's ticket.
     ticket: AtomicU32,

@@ -37,6 +37,9 @@ const LAST_QUESTION: u64 = 100_000_000;
 /// How long one that waits for a unit sleeps before it looks again.
 const LOOK_FOR_UNIT: u64 = 500_000_000;
 
+/// The length of a noted site, in words.
+const SITE_WORDS: usize = if cfg!(raddle_loom) { 1 } else { 22 };
+
 /// What a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -113,7 +116,7 @@ impl<const WORDS: usize> Text<WORDS> {
 
 /// See the module.
 #[derive(Debug)]
-#[repr(C, align(256))]
+#[cfg_attr(not(raddle_loom), repr(C, align(256)))]
 pub struct Cell {
     word: Futex,
     sleepers: AtomicU32,
@@ -125,7 +128,7 @@ pub struct Cell {
     /// What the site was written for, so that it need not be written again: a number of the writer's choice, with its
     /// process. 0 if there is no site.
     written: AtomicU64,
-    site: Text<22>,
+    site: Text<SITE_WORDS>,
 }
 
 impl Default for Cell {
