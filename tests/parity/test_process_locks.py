@@ -157,9 +157,19 @@ def test_errors_and_counts(fork):
 
 
 def test_attributes(fork):
-    for kind, number, most in [("Lock", 1, 1), ("RLock", 0, 1), ("BoundedSemaphore", 1, 1), ("Semaphore", 1, 2**31 - 1)]:
+    for kind, number, most in [
+        ("Lock", 1, 1),
+        ("RLock", 0, 1),
+        ("BoundedSemaphore", 1, 1),
+        ("Semaphore", 1, 2**31 - 1),
+    ]:
         semlock = getattr(fork, kind)()._semlock
-        assert (semlock.kind, semlock.maxvalue, semlock.name, type(semlock.handle)) == (number, most, None, int)
+        assert (semlock.kind, semlock.maxvalue, semlock.name, type(semlock.handle)) == (
+            number,
+            most,
+            None,
+            int,
+        )
         assert semlock.SEM_VALUE_MAX == 2**31 - 1
 
 
