@@ -35,6 +35,7 @@ mod tasks;
 mod thread;
 mod timer;
 mod types;
+mod watch;
 mod workers;
 
 use pyo3::ffi;
@@ -86,7 +87,7 @@ mod _raddle {
     #[pymodule_export]
     use super::plain::{plain_dumps, plain_loads};
     #[pymodule_export]
-    use super::semlock::set_recovered;
+    use super::semlock::set_lock_hooks;
     #[pymodule_export]
     use super::tasks::{pickle_task, set_pickling};
     #[pymodule_export]
@@ -154,8 +155,14 @@ mod _raddle {
 
     /// Sets the functions that reports go to.
     #[pyfunction]
-    fn set_reporters(deadlock: Py<PyAny>, stall: Py<PyAny>, order: Py<PyAny>, timed_out: Py<PyAny>) {
-        observe::set_reporters(deadlock, stall, order, timed_out);
+    fn set_reporters(
+        deadlock: Py<PyAny>,
+        stall: Py<PyAny>,
+        order: Py<PyAny>,
+        timed_out: Py<PyAny>,
+        processes: Py<PyAny>,
+    ) {
+        observe::set_reporters(deadlock, stall, order, timed_out, processes);
     }
 
     /// Turns recording on or off: acquire sites, lock order, time-outs.

@@ -8,11 +8,13 @@ use crate::lock::{boolean, none};
 use crate::native::{Native, This, Which, fast, get, getter, method_fast, methods, noargs};
 use crate::site;
 use crate::types::Slot;
+use crate::watch::Watch;
 use pyo3::exceptions::{PyAssertionError, PyLookupError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyList, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi};
 use raddle::ipc::semlock::{Dead, Kind, MOST, Taken};
+use raddle::ipc::watch::Awaited;
 use raddle::ipc::{Arena, SemLock, Waiter, Waiters};
 use raddle::park::{Deadline, Parking, Stop, generation, now};
 use raddle::primitive::thread_token;
@@ -52,14 +54,38 @@ impl PyArena {
     }
 }
 
-/// What is told of locks whose owner has ended: `recovered(semlock, pid, site)`.
-static RECOVERED: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+impl PyArena {
+    pub(crate) fn core(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+}
 
-/// Says who is told of locks that were taken over.
+/// What is left to Python.
+struct Hooks {
+    /// `recovered(semlock, pid, site)` is told of locks whose owner has ended.
+    recovered: Py<PyAny>,
+    /// `describe()` says what the calling thread and its process are called, and gives the arenas.
+    describe: Py<PyAny>,
+}
+
+static HOOKS: Mutex<Option<Hooks>> = Mutex::new(None);
+
+/// Sets both.
 #[pyfunction]
-pub(crate) fn set_recovered(recovered: Py<PyAny>) {
-    let old = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner).replace(recovered);
+pub(crate) fn set_lock_hooks(recovered: Py<PyAny>, describe: Py<PyAny>) {
+    let old = HOOKS.lock().unwrap_or_else(PoisonError::into_inner).replace(Hooks { recovered, describe });
     drop(old);
+}
+
+fn hook<'py>(py: Python<'py>, pick: impl FnOnce(&Hooks) -> &Py<PyAny>) -> Option<Bound<'py, PyAny>> {
+    let hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
+    hooks.as_ref().map(|hooks| pick(hooks).bind(py).clone())
+}
+
+/// What the calling thread and its process are called, and the arenas; `None` if this process has no locks.
+pub(crate) fn describe(py: Python<'_>) -> PyResult<Option<(String, Bound<'_, PyList>)>> {
+    let Some(describe) = hook(py, |hooks| &hooks.describe) else { return Ok(None) };
+    gil::call(&describe, &[])?.extract::<(String, Bound<'_, PyList>)>().map(Some)
 }
 
 struct Inner {
@@ -141,6 +167,15 @@ fn long(site: Option<Site>) -> String {
 }
 
 impl Inner {
+    /// What others are told that a waiter waits for: nobody can say whom a waiter for a semaphore waits for.
+    fn awaited(&self) -> Option<Awaited> {
+        match self.kind() {
+            trace::Kind::Lock => Some(Awaited::Lock(self.lock.place())),
+            trace::Kind::RLock => Some(Awaited::RLock(self.lock.place())),
+            _ => None,
+        }
+    }
+
     fn kind(&self) -> trace::Kind {
         match self.lock.kind() {
             Kind::Owned if self.recursive => trace::Kind::RLock,
@@ -195,7 +230,9 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, inner: &Inner, deadline: Deadline)
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(inner.kind(), &inner.lock, this.address(), deadline, &host);
-        inner.lock.take(&mut parking)
+        let mut watch =
+            inner.awaited().map(|awaited| Watch::new(&host, awaited, Some(Arc::clone(inner.lock.arena())), deadline));
+        inner.lock.take(&mut parking, &mut || watch.as_mut().map_or(Ok(Deadline::NEVER), Watch::look))
     });
     match result {
         Ok(Taken::Free) => {
@@ -216,9 +253,7 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, inner: &Inner, deadline: Deadline)
 fn recovered(py: Python<'_>, this: Me<'_>, inner: &Inner, dead: Dead) -> PyResult<()> {
     this.taken(inner);
     let told = || -> PyResult<()> {
-        let known = RECOVERED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tell) = known.as_ref().map(|tell| tell.bind(py).clone()) else { return Ok(()) };
-        drop(known);
+        let Some(tell) = hook(py, |hooks| &hooks.recovered) else { return Ok(()) };
         let (pid, site) = (dead.pid.into_bound_py_any(py)?, dead.site.into_bound_py_any(py)?);
         gil::release(gil::call(&tell, &[&this.bound(py), &pid, &site])?);
         Ok(())
@@ -411,6 +446,9 @@ impl Native for PySemLock {
         let arena = arena.cast::<PyArena>()?;
         let lock = SemLock::create(&arena.get().arena, core, value as u32)
             .ok_or_else(|| PyLookupError::new_err("the arena is full"))?;
+        if let Some(site) = site::here() {
+            lock.set_name(&site::short(site));
+        }
         PySemLock::set(this, lock, kind, maxvalue)
     }
 

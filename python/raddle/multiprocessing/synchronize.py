@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading as _threading
 import time
 import warnings
 from multiprocessing import context as _context
+from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
 from multiprocessing import synchronize as _std
 from typing import Any
@@ -84,7 +86,14 @@ def _on_recovered(semlock: _raddle.SemLock, pid: int, site: str | None) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
-_raddle.set_recovered(_on_recovered)
+def _describe() -> tuple[str, list[_raddle.Arena]]:
+    """What others are told of the calling thread, and where."""
+    process, thread = _process.current_process().name, _threading.current_thread().name
+    # In the row of a table, which has 64 bytes for it.
+    return f"{process[-40:]}|{thread[-20:]}", list(_arenas.values())
+
+
+_raddle.set_lock_hooks(_on_recovered, _describe)
 
 
 class _SemLock(_std.SemLock):
@@ -189,6 +198,7 @@ class Condition(_std.Condition):
     """
 
     _lock: Any
+    _waiters: _raddle.Waiters
 
     def __init__(self, lock: Any = None, *, ctx: Any = None) -> None:
         self._lock = lock or RLock(ctx=ctx)

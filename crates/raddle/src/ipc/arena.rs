@@ -11,6 +11,7 @@ use super::process::Identity;
 use super::seats::{Seats, Sitting};
 use super::semlock::{Cell, Dead, Kind, Taken, Taker};
 use super::side::alive;
+use super::watch::{ROWS, Row};
 use crate::park::{Deadline, Parking, Stop, now};
 use crate::primitive::thread_token;
 use crate::trace::{Claim, Resource, Waker};
@@ -34,6 +35,7 @@ struct Layout {
     cells: [Cell; CELLS],
     /// From here on memory is asked for when it is first needed.
     seats: Seats,
+    rows: [Row; ROWS],
 }
 
 const SIZE: usize = size_of::<Layout>();
@@ -44,7 +46,7 @@ const SEATS_AT: usize = std::mem::offset_of!(Layout, seats);
 pub struct Arena {
     file: OwnedFd,
     layout: *const Layout,
-    /// Whether there is memory for the seats.
+    /// Whether there is memory for the seats and rows.
     seated: AtomicBool,
 }
 
@@ -114,13 +116,26 @@ impl Arena {
     }
 
     fn seats(&self) -> io::Result<&Seats> {
+        self.rest().map(|layout| &layout.seats)
+    }
+
+    pub(super) fn rows(&self) -> io::Result<&[Row; ROWS]> {
+        self.rest().map(|layout| &layout.rows)
+    }
+
+    pub(super) fn cell(&self, place: u32) -> Option<&Cell> {
+        self.layout().cells.get(place as usize)
+    }
+
+    /// With memory for the seats and rows.
+    fn rest(&self) -> io::Result<&Layout> {
         if !self.seated.load(Ordering::Relaxed) {
             let (from, size) = (SEATS_AT as libc::off_t, (SIZE - SEATS_AT) as libc::off_t);
             // SAFETY: a descriptor and a range.
             retried(|| unsafe { libc::fallocate(self.file.as_raw_fd(), 0, from, size) })?;
             self.seated.store(true, Ordering::Relaxed);
         }
-        Ok(&self.layout().seats)
+        Ok(self.layout())
     }
 
     /// A place that no process has; `None` if there is none left.
@@ -323,12 +338,26 @@ impl SemLock {
         self.cell().try_recover(me(), &alive)
     }
 
-    /// Takes a unit, or the lock, and waits for it.
+    /// Takes a unit, or the lock, and waits for it. `look` is called before each sleep, and says when to look again.
     ///
     /// # Errors
     /// [`Stop`]; nothing has been taken then.
-    pub fn take(&self, parking: &mut Parking<'_>) -> Result<Taken, Stop> {
-        self.cell().take(self.kind, me(), parking, &alive, &mut || Ok(Deadline::NEVER))
+    pub fn take(
+        &self,
+        parking: &mut Parking<'_>,
+        look: &mut dyn FnMut() -> Result<Deadline, Stop>,
+    ) -> Result<Taken, Stop> {
+        self.cell().take(self.kind, me(), parking, &alive, look)
+    }
+
+    /// The arena that it is in.
+    pub fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+
+    /// Says what it is called.
+    pub fn set_name(&self, name: &str) {
+        self.cell().set_name(name);
     }
 
     /// Gives back a unit, or the lock, whoever has it. Never waits. False if there was nothing to give back.

@@ -9,7 +9,8 @@
 //! - `ring`: words and bytes in a piece of it.
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
-//! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are in.
+//! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are
+//!   in; `watch`: who waits for whom.
 
 #[cfg(not(raddle_loom))]
 mod arena;
@@ -26,6 +27,8 @@ mod ring;
 pub mod seats;
 pub mod semlock;
 pub mod side;
+#[cfg(not(raddle_loom))]
+pub mod watch;
 
 #[cfg(not(raddle_loom))]
 pub use arena::{Arena, SemLock, Waiter, Waiters};

@@ -38,7 +38,8 @@ const LAST_QUESTION: u64 = 100_000_000;
 const LOOK_FOR_UNIT: u64 = 500_000_000;
 
 /// The length of a noted site, in words.
-const SITE_WORDS: usize = if cfg!(raddle_loom) { 1 } else { 22 };
+const SITE_WORDS: usize = if cfg!(raddle_loom) { 1 } else { 20 };
+const NAME_WORDS: usize = if cfg!(raddle_loom) { 1 } else { 4 };
 
 /// What a cell is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,7 @@ pub struct Cell {
     /// process. 0 if there is no site.
     written: AtomicU64,
     site: Text<SITE_WORDS>,
+    name: Text<NAME_WORDS>,
 }
 
 impl Default for Cell {
@@ -141,6 +143,7 @@ impl Default for Cell {
             noted: AtomicU32::new(0),
             written: AtomicU64::new(0),
             site: Text::default(),
+            name: Text::default(),
         }
     }
 }
@@ -156,6 +159,16 @@ impl Cell {
             Kind::Owned => self.word.store(0, Ordering::SeqCst),
             Kind::Counted(_) => self.word.store(value, Ordering::SeqCst),
         }
+    }
+
+    /// Says what it is called.
+    pub fn set_name(&self, name: &str) {
+        self.name.write(name);
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> Option<String> {
+        self.name.read()
     }
 
     fn is_free(kind: Kind, word: u32) -> bool {
