@@ -366,3 +366,51 @@ impl SemLock {
         self.cell().release(self.kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_arena_is_refused() {
+        let refused = |file: OwnedFd| Arena::open(file).unwrap_err().kind();
+        assert_eq!(refused(std::fs::File::open("/dev/null").unwrap().into()), io::ErrorKind::InvalidData);
+        assert_eq!(refused(crate::ipc::Memory::create(1, 0, 0).unwrap()), io::ErrorKind::InvalidData);
+        let arena = Arena::create().unwrap();
+        let again = Arena::open(arena.file().try_clone_to_owned().unwrap()).unwrap();
+        assert_eq!(again.claim(), Some(0));
+        assert_eq!(arena.claim(), Some(1));
+        // SAFETY: a descriptor and a size.
+        assert_eq!(unsafe { libc::ftruncate(arena.file().as_raw_fd(), 0) }, -1);
+    }
+
+    #[test]
+    fn places_are_given_out_once() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let all: Vec<_> = std::iter::from_fn(|| arena.claim()).collect();
+        assert_eq!(all, (0..CELLS as u32).collect::<Vec<_>>());
+        assert!(SemLock::create(&arena, Kind::Owned, 1).is_none());
+        assert!(SemLock::open(&arena, CELLS as u32, Kind::Owned).is_none());
+        assert!(Waiters::open(&arena, u32::MAX).is_none());
+        // Damage cannot make it give out more.
+        arena.layout().given.store(u32::MAX, Ordering::Relaxed);
+        assert!(arena.claim().is_none() && arena.claim().is_none());
+    }
+
+    #[test]
+    fn a_new_file_is_as_the_defaults() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let lock = SemLock::open(&arena, 3, Kind::Owned).unwrap();
+        assert_eq!((lock.value(), lock.owner()), (1, None));
+        assert!(lock.try_take() && !lock.try_take());
+        assert_eq!(
+            lock.owner().map(|(pid, thread, _)| (pid, thread)),
+            Some((std::process::id(), thread_token() as u64))
+        );
+        assert!(lock.release() && !lock.release());
+        let units = SemLock::create(&arena, Kind::Counted(2), 2).unwrap();
+        assert!(!units.release() && units.try_take() && units.try_take() && !units.try_take());
+        assert!(units.release());
+        assert_eq!(units.value(), 1);
+    }
+}

@@ -248,3 +248,81 @@ impl Drop for Posted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::semlock::Kind;
+    use crate::ipc::{SemLock, Waiters};
+
+    fn wait(who: &str) -> Wait<'_> {
+        Wait { since: 7, is_main: true, who, site: "here.py:1" }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_what_it_has_is_a_circle() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let lock = SemLock::create(&arena, Kind::Owned, 1).unwrap();
+        lock.set_name("a.py:3");
+        let awaited = Awaited::Lock(lock.place());
+        let posted = Posted::new(vec![Arc::clone(&arena)], &wait("p|t"), awaited);
+        assert_eq!(posted.circle(), None);
+        assert!(lock.try_take());
+        lock.note_site(5, || "b.py:4".into());
+        let circle = posted.circle().unwrap();
+        assert_eq!(circle.len(), 1);
+        let party = &circle[0];
+        assert_eq!((party.who.as_str(), party.since, party.awaited), ("p|t", 7, awaited));
+        assert_eq!(party.what.as_deref(), Some("a.py:3"));
+        assert_eq!((party.site.as_deref(), party.taken.as_deref()), (Some("here.py:1"), Some("b.py:4")));
+        drop(posted);
+        assert!(arena.rows().unwrap().iter().all(|row| row.pid.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn more_waits_than_rows_are_not_told() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let all: Vec<_> =
+            (0..ROWS + 3).map(|_| Posted::new(vec![Arc::clone(&arena)], &wait("p|t"), Awaited::RLock(0))).collect();
+        assert_eq!(all.iter().filter(|posted| posted.rows.is_empty()).count(), 3);
+        drop(all);
+        assert_eq!(Posted::new(vec![arena], &wait("p|t"), Awaited::RLock(0)).rows.len(), 1);
+    }
+
+    /// Whatever is in the memory, what is read from it are numbers and texts.
+    #[test]
+    fn damaged_memory_ends_every_walk() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let lock = SemLock::create(&arena, Kind::Owned, 1).unwrap();
+        let waiters = Arc::new(Waiters::create(&arena).unwrap());
+        drop(waiters.enlist().unwrap());
+        let posted = Posted::new(vec![Arc::clone(&arena)], &wait("p|t"), Awaited::Lock(lock.place()));
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        let me = std::process::id();
+        for _ in 0..300 {
+            for row in arena.rows().unwrap() {
+                let pids = [me, me, 0, random() as u32];
+                row.pid.store(pids[random() as usize % 4], Ordering::Relaxed);
+                row.kind.store(random() as u32 % 5, Ordering::Relaxed);
+                row.target.store([random() as u32, random() as u32 % 64, me][random() as usize % 3], Ordering::Relaxed);
+                row.is_main.store(random() as u32 % 2, Ordering::Relaxed);
+                row.thread.store([thread_token() as u64, random()][random() as usize % 2], Ordering::Relaxed);
+                row.who.write(&"\u{fffd}x".repeat(random() as usize % 40));
+            }
+            if random() % 2 == 0 {
+                lock.try_take();
+            } else {
+                lock.release();
+            }
+            if let Some(circle) = posted.circle() {
+                assert!((1..=LONGEST).contains(&circle.len()));
+            }
+        }
+    }
+}
