@@ -48,7 +48,13 @@ STALL_EXIT_CODE = 75
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MULTIPROCESSING = os.path.join(os.path.dirname(os.path.abspath(_std.__file__)), "multiprocessing") + os.sep
-_NOT_THE_PROGRAM = (_HERE, _MULTIPROCESSING, os.path.abspath(_std.__file__), "<frozen runpy>", "<frozen importlib")
+_NOT_THE_PROGRAM = (
+    _HERE,
+    _MULTIPROCESSING,
+    os.path.abspath(_std.__file__),
+    "<frozen runpy>",
+    "<frozen importlib",
+)
 
 
 class DeadlockError(RuntimeError):
@@ -400,7 +406,7 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
 def _process_report(proven: bool, rows: list[Any]) -> Report:
     """The report of a deadlock among processes; the calling thread's row comes first."""
     names = {pid: who.partition("|")[0] for pid, _, who, *_ in rows}
-    parties = []
+    parties: list[Party] = []
     held: list[Hold] = []
     for pid, ident, who, since, kind, target, what, site, taken in rows:
         # What one waits for is what the next one holds: so the first's is the last's.

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -86,8 +87,6 @@ if __name__ == "__main__":
             print(text)
 """
     )
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, timeout=60, cwd=os.getcwd()
     )
@@ -96,7 +95,9 @@ if __name__ == "__main__":
     lines = path.read_text().splitlines()
     waits, takes = lines.index("            with second:") + 1, lines.index("    with first:") + 1
     for name in ("left", "right"):
-        assert re.search(rf"Thread 'MainThread' of process '{name}' \(pid \d+\) waits for RLock '", text), text
+        assert re.search(rf"Thread 'MainThread' of process '{name}' \(pid \d+\) waits for RLock '", text), (
+            text
+        )
     assert text.count(f'in RLock.acquire, at File "{path}", line {waits}') == 4, text
     assert text.count(f'taken at File "{path}", line {takes}') == 4, text
     assert "take the locks in one order everywhere, for instance RLock 'program.py:" in text

@@ -64,9 +64,9 @@ def test_a_killed_owner_is_named_and_the_lock_goes_on(method, kind):
         else:
             timer = threading.Timer(0.15, os.kill, (pid, signal.SIGKILL))
             timer.start()
-        with pytest.warns(RuntimeWarning, match=f"process {pid} has ended while it held this {kind}"):
-            with Stopwatch() as watch:
-                assert lock.acquire()
+        told = f"process {pid} has ended while it held this {kind}"
+        with pytest.warns(RuntimeWarning, match=told), Stopwatch() as watch:
+            assert lock.acquire()
         assert watch.seconds < 2
         lock.release()
         with warnings.catch_warnings():

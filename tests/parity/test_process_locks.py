@@ -128,10 +128,10 @@ def test_who_may_release(ctx):
 
 def test_errors_and_counts(fork):
     lock = fork.Lock()
-    with pytest.raises(ValueError, match="^semaphore or lock released too many times$"):
+    with pytest.raises(ValueError, match=r"^semaphore or lock released too many times$"):
         lock.release()
     bounded = fork.BoundedSemaphore(2)
-    with pytest.raises(ValueError, match="^semaphore or lock released too many times$"):
+    with pytest.raises(ValueError, match=r"^semaphore or lock released too many times$"):
         bounded.release()
     assert bounded.acquire() and bounded.acquire() and not bounded.acquire(False)
     assert bounded.get_value() == 0
@@ -239,9 +239,9 @@ def test_condition(ctx, kind):
         assert condition.wait_for(lambda: False, 0.05) is False
         assert condition.wait_for(lambda: 7) == 7
         condition.notify()
-    with pytest.raises(AssertionError, match="^must acquire"):
+    with pytest.raises(AssertionError, match=r"^must acquire"):
         condition.wait()
-    with pytest.raises(AssertionError, match="^lock is not owned$"):
+    with pytest.raises(AssertionError, match=r"^lock is not owned$"):
         condition.notify()
 
 
