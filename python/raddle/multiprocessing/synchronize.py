@@ -112,12 +112,14 @@ class _SemLock(_std.SemLock):
     def _make_methods(self) -> None:
         self.acquire = self._semlock.acquire  # type: ignore[method-assign]
         self.release = self._semlock.release  # type: ignore[method-assign]
+        # A name of their own: a program may put others in place of those above, which `with` does not call.
+        self._enter, self._exit = self._semlock.acquire, self._semlock.release
 
     def __enter__(self) -> bool:
-        return self._semlock.__enter__()
+        return self._enter()
 
-    def __exit__(self, *args: Any) -> None:
-        return self._semlock.__exit__(*args)
+    def __exit__(self, kind: object = None, error: object = None, traceback: object = None) -> None:
+        self._exit()
 
     def __getstate__(self) -> Any:
         _context.assert_spawning(self)
