@@ -439,8 +439,6 @@ def _process_report(proven: bool, rows: list[Any]) -> Report:
 
 
 def _advice_for_processes(parties: list[Party]) -> str:
-    if len(parties) == 1:
-        return "do not take a Lock again in the thread that has it, or use an RLock."
     if any(party.kind == "Process.join" for party in parties):
         return "release what the joined process needs before joining it."
     order = " before ".join(sorted({str(party.waits_for) for party in parties}))

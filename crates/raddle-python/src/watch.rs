@@ -59,7 +59,8 @@ impl<'a> Watch<'a> {
         }
         let Some(posted) = &self.posted else { return Ok(Deadline::NEVER) };
         self.pause = (self.pause * 2).min(LAST_PAUSE);
-        match posted.circle() {
+        // A thread that waits for a Lock it has may wait for whom it has told to release it.
+        match posted.circle().filter(|parties| parties.len() > 1) {
             None => {
                 self.seen.clear();
                 self.next = now() + self.pause;

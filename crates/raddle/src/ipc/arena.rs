@@ -130,9 +130,17 @@ impl Arena {
     /// With memory for the seats and rows.
     fn rest(&self) -> io::Result<&Layout> {
         if !self.seated.load(Ordering::Relaxed) {
-            let (from, size) = (SEATS_AT as libc::off_t, (SIZE - SEATS_AT) as libc::off_t);
-            // SAFETY: a descriptor and a range.
-            retried(|| unsafe { libc::fallocate(self.file.as_raw_fd(), 0, from, size) })?;
+            let (from, size) = (SEATS_AT, SIZE - SEATS_AT);
+            // SAFETY: a range of the mapping. Not by the descriptor: a program that closes all descriptors, as daemons do,
+            // may have a file of its own under that number.
+            let asked = retried(|| unsafe {
+                libc::madvise(self.layout.cast::<u8>().add(from).cast_mut().cast(), size, libc::MADV_POPULATE_WRITE)
+            });
+            match asked {
+                // Before Linux 5.14 memory cannot be asked for like that. Where there is none, touching it is a signal.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                asked => asked?,
+            }
             self.seated.store(true, Ordering::Relaxed);
         }
         Ok(self.layout())
