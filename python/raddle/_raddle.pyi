@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from sched import Event as _Scheduled
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final, overload
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
 
 _T = TypeVar("_T")
 
@@ -475,16 +475,15 @@ def wait_readable(
 
 @final
 class Arena:
-    def __init__(self, file: int = -1) -> None: ...
+    def __init__(self, file: int | None = None) -> None: ...
     def file(self) -> int: ...
 
 @final
 class SemLock:
     SEM_VALUE_MAX: ClassVar[int]
-    @overload
-    def __init__(self) -> None: ...
-    @overload
-    def __init__(self, arena: Arena, kind: int, value: int, maxvalue: int, owned: bool) -> None: ...
+    def __init__(
+        self, arena: Arena, kind: int, value: int, maxvalue: int, owned: bool, handle: int | None = None
+    ) -> None: ...
     @property
     def kind(self) -> int: ...
     @property
@@ -505,7 +504,6 @@ class SemLock:
     def _is_zero(self) -> bool: ...
     def _after_fork(self) -> None: ...
     def _owner(self) -> tuple[int, int, str | None] | None: ...
-    def _rebuild(self, arena: Arena, handle: int, kind: int, maxvalue: int, owned: bool) -> None: ...
 
 @final
 class Waiters:

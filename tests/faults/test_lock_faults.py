@@ -476,12 +476,14 @@ def test_a_file_that_is_none_of_ours_is_refused():
     arena = _raddle.Arena()
     with pytest.raises(OSError):
         os.truncate(arena.file(), 0)
-    semlock = _raddle.SemLock()
+    semlock = _raddle.SemLock.__new__(_raddle.SemLock)
     with pytest.raises(RuntimeError):
         semlock.acquire()
+    with pytest.raises(RuntimeError):
+        semlock._owner()
     for handle, kind, most in [(63, 0, 1), (2**32 - 1, 0, 1), (0, 2, 1), (0, 1, 0), (0, 1, 2**31)]:
         with pytest.raises(ValueError):
-            semlock._rebuild(arena, handle, kind, most, True)
+            _raddle.SemLock(arena, kind, 0, most, True, handle)
     with pytest.raises(ValueError):
         _raddle.Waiters(arena, 63)
 

@@ -5,13 +5,13 @@ use crate::channel::failed;
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, fast, get, getter, method_fast, methods, noargs};
+use crate::native::{Native, This, Which, get, getter, methods, noargs};
 use crate::site;
 use crate::types::Slot;
 use crate::watch::Watch;
 use pyo3::exceptions::{PyAssertionError, PyLookupError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::PyList;
 use pyo3::{IntoPyObjectExt, ffi};
 use raddle::ipc::semlock::{Dead, Kind, MOST, Taken};
 use raddle::ipc::watch::Awaited;
@@ -37,13 +37,13 @@ pub(crate) struct PyArena {
 #[pymethods]
 impl PyArena {
     #[new]
-    #[pyo3(signature = (file=-1))]
-    fn new(file: RawFd) -> PyResult<Self> {
-        let arena = if file < 0 {
-            Arena::create()
-        } else {
+    #[pyo3(signature = (file=None))]
+    fn new(file: Option<RawFd>) -> PyResult<Self> {
+        let arena = match file {
+            None => Arena::create(),
+            Some(file) if file < 0 => return Err(PyValueError::new_err("invalid handle")),
             // SAFETY: the caller gives it away; it is not negative.
-            Arena::open(unsafe { OwnedFd::from_raw_fd(file) })
+            Some(file) => Arena::open(unsafe { OwnedFd::from_raw_fd(file) }),
         };
         Ok(Self { arena: Arc::new(arena.map_err(failed)?) })
     }
@@ -152,12 +152,6 @@ impl PySemLock {
         self.owner.store(thread_token(), Ordering::Relaxed);
         let site = if mode() & SITES != 0 { site::here() } else { None };
         inner.lock.note_site(Site::to_word(site), || long(site));
-    }
-
-    fn set(this: Me<'_>, lock: SemLock, kind: i32, maxvalue: i64) -> PyResult<()> {
-        this.inner
-            .set(Inner { lock, recursive: kind == RECURSIVE_MUTEX, maxvalue })
-            .map_err(|_| PyRuntimeError::new_err("SemLock.__init__ has been called before"))
     }
 }
 
@@ -388,27 +382,11 @@ unsafe extern "C" fn py_name(_: *mut ffi::PyObject, _: *mut std::ffi::c_void) ->
     none()
 }
 
-// One that another process has made: `_rebuild(arena, handle, kind, maxvalue, owned)`, on an object without anything.
-fast!(py_rebuild, PySemLock, |py, this, fast| {
-    let names = ["arena", "handle", "kind", "maxvalue", "owned"];
-    let [Some(arena), Some(handle), Some(kind), Some(maxvalue), Some(owned)] =
-        args::fast(py, "_rebuild", names, 5, fast)?
-    else {
-        return Err(PyTypeError::new_err("_rebuild() takes 5 arguments"));
-    };
-    let (kind, maxvalue) = (kind.extract::<i32>()?, maxvalue.extract::<i64>()?);
-    let core = kind_of(kind, maxvalue, args::truth(Some(&owned), true)?)?;
-    let arena = arena.cast::<PyArena>()?;
-    let lock = SemLock::open(&arena.get().arena, handle.extract::<u32>()?, core)
-        .ok_or_else(|| PyValueError::new_err("there is no such lock"))?;
-    PySemLock::set(this, lock, kind, maxvalue)?;
-    Ok(none())
-});
-
 impl Native for PySemLock {
     const NAME: &'static CStr = c"raddle._raddle.SemLock";
-    const DOC: &'static CStr = c"SemLock(arena, kind, value, maxvalue, owned)\n--\n\n\
-        A lock or semaphore that processes share, in the shared memory of an arena.\n\n\
+    const DOC: &'static CStr = c"SemLock(arena, kind, value, maxvalue, owned, handle=None)\n--\n\n\
+        A lock or semaphore that processes share, in the shared memory of an arena: a new one, or with `handle` that of\n\
+        another process.\n\n\
         Raises LookupError if the arena is full. Any process and thread may give it back; waits go on without the\n\
         GIL, and signals are handled meanwhile. Follows CPython's `_multiprocessing.SemLock`, and knows its owner if\n\
         `owned`: then it is taken from a process that has ended.";
@@ -427,33 +405,37 @@ impl Native for PySemLock {
     }
 
     fn init(this: Me<'_>, args: &Bound<'_, PyAny>, kwargs: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let args = args.cast::<PyTuple>()?;
-        if args.is_empty() && kwargs.is_none_or(|kwargs| kwargs.cast::<PyDict>().is_ok_and(|all| all.is_empty())) {
-            // For `_rebuild`.
-            return Ok(());
-        }
-        let names = ["arena", "kind", "value", "maxvalue", "owned"];
-        let [Some(arena), Some(kind), Some(value), Some(maxvalue), Some(owned)] =
-            args::tuple("SemLock", names, 5, args, kwargs)?
+        let names = ["arena", "kind", "value", "maxvalue", "owned", "handle"];
+        let [Some(arena), Some(kind), Some(value), Some(maxvalue), Some(owned), handle] =
+            args::tuple("SemLock", names, 6, args, kwargs)?
         else {
-            return Err(PyTypeError::new_err("SemLock() takes 5 arguments"));
+            return Err(PyTypeError::new_err("SemLock() takes at least 5 arguments"));
         };
         let (kind, value, maxvalue) = (kind.extract::<i32>()?, value.extract::<i64>()?, maxvalue.extract::<i64>()?);
         let core = kind_of(kind, maxvalue, args::truth(Some(&owned), true)?)?;
         if value < 0 || value > maxvalue {
             return Err(PyValueError::new_err("invalid value"));
         }
-        let arena = arena.cast::<PyArena>()?;
-        let lock = SemLock::create(&arena.get().arena, core, value as u32)
-            .ok_or_else(|| PyLookupError::new_err("the arena is full"))?;
-        if let Some(site) = site::here() {
-            lock.set_name(&site::short(site));
-        }
-        PySemLock::set(this, lock, kind, maxvalue)
+        let arena = &arena.cast::<PyArena>()?.get().arena;
+        let lock = match handle.filter(|handle| !handle.is_none()) {
+            Some(handle) => SemLock::open(arena, handle.extract::<u32>()?, core)
+                .ok_or_else(|| PyValueError::new_err("there is no such lock"))?,
+            None => {
+                let lock = SemLock::create(arena, core, value as u32)
+                    .ok_or_else(|| PyLookupError::new_err("the arena is full"))?;
+                if let Some(site) = site::here() {
+                    lock.set_name(&site::short(site));
+                }
+                lock
+            }
+        };
+        this.inner
+            .set(Inner { lock, recursive: kind == RECURSIVE_MUTEX, maxvalue })
+            .map_err(|_| PyRuntimeError::new_err("SemLock.__init__ has been called before"))
     }
 
     fn methods() -> Vec<ffi::PyMethodDef> {
-        let mut methods = methods! {
+        methods! {
             fast "acquire" (", block=True, timeout=None") = py_acquire,
                 "Take the lock, or a unit, and return True; return False if it could not be had in time.\n\n\
                  Waits without the GIL for at most `timeout` seconds; signals are handled meanwhile. RuntimeWarning if\n\
@@ -469,9 +451,7 @@ impl Native for PySemLock {
             noargs "_is_zero" = py_is_zero, "Whether there are none.";
             noargs "_after_fork" = py_after_fork, "To be called in a forked child.";
             noargs "_owner" = py_owner, "`(pid, thread, site)` of the owner of a lock, or None.";
-        };
-        methods.push(method_fast(c"_rebuild", py_rebuild, c"Make it the one of another process."));
-        methods
+        }
     }
 
     fn attributes() -> Vec<ffi::PyGetSetDef> {

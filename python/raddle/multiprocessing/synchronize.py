@@ -127,9 +127,8 @@ class _SemLock(_std.SemLock):
         return self._arena, semlock.handle, semlock.kind, semlock.maxvalue, semlock.owned
 
     def __setstate__(self, state: Any) -> None:
-        self._arena = state[0]
-        self._semlock = _raddle.SemLock()
-        self._semlock._rebuild(*state)
+        self._arena, handle, kind, maxvalue, owned = state
+        self._semlock = _raddle.SemLock(self._arena, kind, 0, maxvalue, owned, handle)
         self._make_methods()
 
 
