@@ -266,3 +266,39 @@ if __name__ == "__main__":
 """,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_raddle_run_raises_in_an_unmodified_program(tmp_path, method):
+    path = tmp_path / "transfer.py"
+    path.write_text(
+        f"""
+import multiprocessing
+
+def transfer(payer, payee, both):
+    with payer:
+        both.wait()
+        with payee:
+            pass
+
+if __name__ == "__main__":
+    ctx = multiprocessing.get_context({method!r})
+    ann, ben, both = ctx.RLock(), ctx.RLock(), ctx.Barrier(2)
+    children = [
+        ctx.Process(target=transfer, args=(ann, ben, both)),
+        ctx.Process(target=transfer, args=(ben, ann, both)),
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    print(sorted(child.exitcode for child in children))
+"""
+    )
+    command = [sys.executable, "-m", "raddle", "run", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=os.getcwd())
+    assert (done.returncode, done.stdout) == (0, "[0, 1]\n"), done.stderr
+    assert done.stderr.count("raddle: deadlock of processes: 2 threads wait for each other") == 2, done.stderr
+    assert done.stderr.count("raddle.deadlock.DeadlockError: 2 threads wait for each other: '") == 1, (
+        done.stderr
+    )
