@@ -19,6 +19,7 @@ use raddle::ipc::{Arena, SemLock, Waiter, Waiters};
 use raddle::park::{Deadline, Parking, Stop, generation, now};
 use raddle::primitive::thread_token;
 use raddle::trace::{self, SITES, Site, mode};
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
@@ -155,9 +156,21 @@ impl PySemLock {
     }
 }
 
+/// So many places have their text kept.
+const TEXTS: usize = 4096;
+
 /// "path/file.py:12".
-fn long(site: Option<Site>) -> String {
-    site.map(Site::place).map_or_else(String::new, |place| format!("{}:{}", place.file, place.line))
+fn long(site: Option<Site>) -> Cow<'static, str> {
+    static KNOWN: [OnceLock<String>; TEXTS] = [const { OnceLock::new() }; TEXTS];
+    let Some(site) = site else { return Cow::Borrowed("") };
+    let make = || {
+        let place = site.place();
+        format!("{}:{}", place.file, place.line)
+    };
+    match KNOWN.get(Site::to_word(Some(site)) as usize) {
+        Some(known) => Cow::Borrowed(known.get_or_init(make)),
+        None => Cow::Owned(make()),
+    }
 }
 
 impl Inner {

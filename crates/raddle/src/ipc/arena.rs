@@ -325,7 +325,7 @@ impl SemLock {
 
     /// Notes where the lock, which the calling thread has taken, was taken: `key` stands for the place, 0 for none.
     #[inline]
-    pub fn note_site(&self, key: u32, text: impl FnOnce() -> String) {
+    pub fn note_site<S: AsRef<str>>(&self, key: u32, text: impl FnOnce() -> S) {
         if self.kind == Kind::Owned {
             self.cell().note_site(me(), key, text);
         }

@@ -104,6 +104,9 @@ impl<const WORDS: usize> Text<WORDS> {
             let bytes = words.next().unwrap_or_default();
             word[..bytes.len()].copy_from_slice(bytes);
             place.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+            if bytes.len() < 8 {
+                break;
+            }
         }
     }
 
@@ -218,12 +221,12 @@ impl Cell {
 
     /// Notes where the owner, who calls, has taken it; `key` stands for the place in this process, 0 for none.
     #[inline]
-    pub fn note_site(&self, me: Taker, key: u32, text: impl FnOnce() -> String) {
+    pub fn note_site<S: AsRef<str>>(&self, me: Taker, key: u32, text: impl FnOnce() -> S) {
         let written = if key == 0 { 0 } else { u64::from(me.pid) << 32 | u64::from(key) };
         if self.written.load(Ordering::Relaxed) != written {
             self.written.store(0, Ordering::Release);
             if key != 0 {
-                self.site.write(&text());
+                self.site.write(text().as_ref());
             }
             self.written.store(written, Ordering::Release);
         }

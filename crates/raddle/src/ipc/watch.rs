@@ -268,7 +268,7 @@ mod tests {
         let posted = Posted::new(vec![Arc::clone(&arena)], &wait("p|t"), awaited);
         assert_eq!(posted.circle(), None);
         assert!(lock.try_take());
-        lock.note_site(5, || "b.py:4".into());
+        lock.note_site(5, || "b.py:4");
         let circle = posted.circle().unwrap();
         assert_eq!(circle.len(), 1);
         let party = &circle[0];
