@@ -15,7 +15,7 @@ import warnings
 import pytest
 import raddle.multiprocessing as mp
 
-from tools import DEADLINE, Stopwatch, check_child, rng_for, scaled
+from tools import DEADLINE, Stopwatch, check_child, rng_for, scaled, wait_until
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(600)]
 
@@ -229,6 +229,43 @@ def test_a_notification_is_not_spent_on_a_killed_waiter():
     with condition:
         condition.notify_all()
         assert repr(condition).endswith(", 0)>")
+
+
+def produce(condition, waiting, done):
+    warnings.simplefilter("ignore")
+    while True:
+        with condition:
+            if waiting.value < 100:
+                waiting.value += 1
+            condition.notify()
+
+
+def consume(condition, waiting, done):
+    warnings.simplefilter("ignore")
+    while True:
+        with condition:
+            while waiting.value == 0:
+                condition.wait()
+            waiting.value -= 1
+            done.value += 1
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_work_goes_on_while_those_who_wait_and_notify_are_killed(kind):
+    rng = rng_for(f"kills around a condition with {kind}")
+    condition = fork.Condition(getattr(fork, kind)())
+    shared = condition, fork.Value("q", 0, lock=False), fork.Value("q", 0, lock=False)
+    targets = [produce, produce, consume, consume]
+    crew = [started(fork, target, *shared) for target in targets]
+    for _ in range(scaled(60)):
+        time.sleep(rng.random() * 0.01)
+        at = rng.randrange(len(crew))
+        killed(crew[at])
+        crew[at] = started(fork, targets[at], *shared)
+        before = shared[2].value
+        wait_until(lambda before=before: shared[2].value > before)
+    for process in crew:
+        killed(process)
 
 
 def toggle(event, rounds):
