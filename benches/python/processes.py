@@ -1,4 +1,4 @@
-"""Queues and pipes between processes, which are forked for each sample and not timed.
+"""Queues, pipes and locks between processes, which are forked for each sample and not timed.
 
 An operation is one message: put by one process and got by another, or sent to a child and back. What is timed begins
 when all children are ready, and ends when all messages have arrived. The CPU time is that of the parent alone.
@@ -123,3 +123,71 @@ def pipe_small(impl, n):
 def pipe_large(impl, n):
     """The same with a megabyte."""
     return _round_trips(impl, LARGE, n)
+
+
+@row("processes.lock", "process Lock, acquire and release", needs=["ProcessLock"], target=1)
+def lock(impl, n):
+    """lock.acquire(); lock.release() while nobody else wants it"""
+    mine = impl.ProcessLock()
+    acquire, release = mine.acquire, mine.release
+    start = mark()
+    for _ in range(n):
+        acquire()
+        release()
+    return since(start)
+
+
+@row("processes.rlock_with", "process RLock, with", needs=["ProcessRLock"], target=1)
+def rlock_with(impl, n):
+    """with rlock: pass"""
+    mine = impl.ProcessRLock()
+    start = mark()
+    for _ in range(n):
+        with mine:
+            pass
+    return since(start)
+
+
+def _answer(asked, answered, n):
+    for _ in range(n):
+        asked.acquire()
+        answered.release()
+
+
+@row("processes.handover", "process Semaphore, there and back", needs=["ProcessSemaphore"], target=1)
+def handover(impl, n):
+    """Release one and acquire the other; a child does the opposite."""
+    asked, answered = impl.ProcessSemaphore(0), impl.ProcessSemaphore(0)
+    children = [_child(_answer, asked, answered, n)]
+    start = mark()
+    children[0][1].send("go")
+    for _ in range(n):
+        asked.release()
+        answered.acquire()
+    spent = since(start)
+    check(children[0][1].recv() == "done", "the child failed")
+    _end(children)
+    return spent
+
+
+def _take_turns(condition, turn, me, n):
+    with condition:
+        for _ in range(n):
+            while turn.value != me:
+                condition.wait()
+            turn.value = 1 - me
+            condition.notify()
+
+
+@row("processes.condition", "process Condition, two take turns", needs=["ProcessCondition"], target=1)
+def condition(impl, n):
+    """Wait for one's turn, give it to the child, notify; the child does the same."""
+    shared, turn = impl.ProcessCondition(), _fork.Value("i", 0, lock=False)
+    children = [_child(_take_turns, shared, turn, 1, n)]
+    start = mark()
+    children[0][1].send("go")
+    _take_turns(shared, turn, 0, n)
+    check(children[0][1].recv() == "done", "the child failed")
+    spent = since(start)
+    _end(children)
+    return spent

@@ -47,7 +47,14 @@ __all__ = [
 STALL_EXIT_CODE = 75
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_NOT_THE_PROGRAM = (_HERE, os.path.abspath(_std.__file__), "<frozen runpy>", "<frozen importlib")
+_MULTIPROCESSING = os.path.join(os.path.dirname(os.path.abspath(_std.__file__)), "multiprocessing") + os.sep
+_NOT_THE_PROGRAM = (
+    _HERE,
+    _MULTIPROCESSING,
+    os.path.abspath(_std.__file__),
+    "<frozen runpy>",
+    "<frozen importlib",
+)
 
 
 class DeadlockError(RuntimeError):
@@ -62,7 +69,10 @@ class DeadlockError(RuntimeError):
     code = "raddle-deadlock"
 
     def __init__(self, report: Report) -> None:
-        waits = ", ".join(f"'{party.thread_name}' for {_wanted(party)}" for party in report.parties)
+        waits = ", ".join(
+            f"'{party.thread_name}' for {_wanted(party) if party.pid is None else party.waits_for}"
+            for party in report.parties
+        )
         super().__init__(f"{_circle(report.parties)}: {waits}")
         self.report = report
 
@@ -93,7 +103,10 @@ class Party(NamedTuple):
     site: str | None
     """Where it waits, as "file:line"."""
     stack: str
-    """Its innermost calls, as a traceback prints them."""
+    """Its innermost calls, as a traceback prints them; empty for a thread of another process."""
+    pid: int | None = None
+    """Its process, in a deadlock among processes. Then objects are what they are called, and ``thread_name`` is made of
+    the names of process and thread."""
 
 
 class Report:
@@ -241,6 +254,14 @@ def _on_deadlock(proven: bool, parties: list[Any], can_raise: bool) -> DeadlockE
     return None
 
 
+def _on_process_deadlock(proven: bool, rows: list[Any], can_raise: bool) -> DeadlockError | None:
+    if _settings.on_deadlock == "ignore":
+        return None
+    report = _process_report(proven, rows)
+    _tell(report)
+    return DeadlockError(report) if proven and can_raise and _settings.on_deadlock == "raise" else None
+
+
 def _on_stall(blocked: Sequence[int]) -> bool:
     """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
     if _settings.on_stall == "ignore":
@@ -382,6 +403,54 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
     return Report("deadlock", proven, parties, advice, "\n".join(lines))
 
 
+def _process_report(proven: bool, rows: list[Any]) -> Report:
+    """The report of a deadlock among processes; the calling thread's row comes first."""
+    names = {pid: who.partition("|")[0] for pid, _, who, *_ in rows}
+    parties: list[Party] = []
+    held: list[Hold] = []
+    for pid, ident, who, since, kind, target, what, site, taken in rows:
+        # What one waits for is what the next one holds: so the first's is the last's.
+        if target is None:
+            item = f"{kind.partition('.')[0]} '{what or '?'}'"
+        else:
+            item = f"the end of process '{names.get(target, '?')}' (pid {target})"
+        stack = "" if parties else _stack(ident)[1]
+        parties.append(Party(who, ident, held, item, kind, since, site, stack, pid))
+        held = [Hold(item, taken)] if target is None else []
+    parties[0] = parties[0]._replace(holds=held)
+    advice = _advice_for_processes(parties)
+    lines = [f"raddle: {'deadlock' if proven else 'likely deadlock'} of processes: {_circle(parties)}"]
+    for party in parties:
+        process, _, thread = party.thread_name.partition("|")
+        lines.append(
+            f"  Thread '{thread}' of process '{process}' (pid {party.pid}) waits for {party.waits_for}"
+        )
+        if party.site:
+            file, _, line = party.site.rpartition(":")
+            lines.append(f'    in {party.kind}, at File "{file}", line {line}')
+        lines.extend(f"    holds {hold.object}" + _taken_at(hold.site) for hold in party.holds)
+        if party.stack:
+            lines.append("    its innermost calls:")
+            lines.extend("    " + line for line in party.stack.rstrip().splitlines())
+    if not proven:
+        lines.append("  Likely, not proven: " + _doubt_about_processes(parties))
+    lines.append(f"  Advice: {advice}")
+    return Report("deadlock", proven, parties, advice, "\n".join(lines))
+
+
+def _advice_for_processes(parties: list[Party]) -> str:
+    if any(party.kind == "Process.join" for party in parties):
+        return "release what the joined process needs before joining it."
+    order = " before ".join(sorted({str(party.waits_for) for party in parties}))
+    return f"take the locks in one order everywhere, for instance {order}."
+
+
+def _doubt_about_processes(parties: list[Party]) -> str:
+    if any(party.kind == "Process.join" for party in parties):
+        return "another thread of the joined process may end it."
+    return "a plain Lock may be released by any process."
+
+
 def _circle(parties: list[Party]) -> str:
     return f"{len(parties)} threads wait for each other" if len(parties) > 1 else "a thread waits for itself"
 
@@ -518,4 +587,4 @@ def _tell(report: Report) -> None:
         pass
 
 
-_raddle.set_reporters(_on_deadlock, _on_stall, _on_order, _on_timed_out)
+_raddle.set_reporters(_on_deadlock, _on_stall, _on_order, _on_timed_out, _on_process_deadlock)

@@ -158,7 +158,8 @@ def test_install(order):
         f"import raddle; {code}"
         + """
 import multiprocessing.connection, multiprocessing.pool, multiprocessing.synchronize, threading
-for name in ("Process", "Queue", "JoinableQueue", "SimpleQueue", "Pipe", "Pool", "get_context", "set_start_method"):
+names = "Process Queue JoinableQueue SimpleQueue Pipe Pool get_context set_start_method Lock RLock Semaphore"
+for name in [*names.split(), "BoundedSemaphore", "Condition", "Event", "Barrier", "Value", "Array"]:
     assert getattr(multiprocessing, name) == getattr(ours, name), name
 assert multiprocessing.connection.wait is ours.connection.wait
 assert multiprocessing.Barrier(1).wait() == 0

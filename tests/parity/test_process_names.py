@@ -12,8 +12,9 @@ import raddle.multiprocessing as mp
 from tools import check_child
 
 OWN = {"JoinableQueue", "Pipe", "Pool", "Process", "Queue", "SimpleQueue"}
+OWN |= {"Array", "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore", "Value"}
 OWN |= {"get_all_start_methods", "get_context", "get_start_method", "set_start_method"}
-SAME_MODULES = "managers process reduction shared_memory sharedctypes synchronize util"
+SAME_MODULES = "managers process reduction shared_memory sharedctypes util"
 
 
 def square(number):

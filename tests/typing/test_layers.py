@@ -193,7 +193,7 @@ ALLOWED = {
     "multiprocessing/shared_memory": set(),
     "multiprocessing/sharedctypes": set(),
     "multiprocessing/spawn": set(),
-    "multiprocessing/synchronize": set(),
+    "multiprocessing/synchronize": {"_raddle", "threading"},
     "multiprocessing/util": set(),
     "multiprocessing/queues": {"_raddle", "multiprocessing", "queue"},
     "cli/__init__": {"cli", ""},

@@ -13,6 +13,8 @@ costs nothing at the call.
     scheduler()                                   sched.scheduler
     Future ThreadPoolExecutor wait as_completed   as in concurrent.futures
     ProcessQueue ProcessPipe ProcessPool          Queue, Pipe and Pool of multiprocessing
+    ProcessLock ProcessRLock ProcessSemaphore     Lock, RLock, Semaphore
+    ProcessCondition                              and Condition of multiprocessing
     get_context                                   as in multiprocessing
     quick_method, server_method                   start methods: the quickest, and the one that forks a server
     ProcessPoolExecutor(workers)                  submit() of concurrent.futures

@@ -1,9 +1,13 @@
 """raddle's mirrors, imported beside the untouched standard library: nothing is installed."""
 
 from raddle.concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+from raddle.multiprocessing import Condition as ProcessCondition
+from raddle.multiprocessing import Lock as ProcessLock
 from raddle.multiprocessing import Pipe as ProcessPipe
 from raddle.multiprocessing import Pool as ProcessPool
 from raddle.multiprocessing import Queue as ProcessQueue
+from raddle.multiprocessing import RLock as ProcessRLock
+from raddle.multiprocessing import Semaphore as ProcessSemaphore
 from raddle.multiprocessing import get_context
 from raddle.queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from raddle.sched import scheduler

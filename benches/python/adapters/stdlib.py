@@ -1,9 +1,13 @@
 """The baseline: threading, queue, sched, concurrent.futures and multiprocessing of the running interpreter."""
 
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+from multiprocessing import Condition as ProcessCondition
+from multiprocessing import Lock as ProcessLock
 from multiprocessing import Pipe as ProcessPipe
 from multiprocessing import Pool as ProcessPool
 from multiprocessing import Queue as ProcessQueue
+from multiprocessing import RLock as ProcessRLock
+from multiprocessing import Semaphore as ProcessSemaphore
 from multiprocessing import get_context
 from queue import LifoQueue, PriorityQueue, Queue, SimpleQueue
 from sched import scheduler

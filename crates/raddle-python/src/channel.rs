@@ -8,10 +8,12 @@ use crate::error::fetch;
 use crate::gil::{self, PyHost};
 use crate::plain;
 use crate::queue::{empty, full, shut_down};
+use crate::watch::Watch;
 use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 use pyo3::{IntoPyObjectExt, ffi};
+use raddle::ipc::watch::Awaited;
 use raddle::ipc::{Bell, Channel, Limits, Memory, RecvError, SendError, fetch_memory};
 use raddle::park::{Deadline, Outside, Parking, Stop, now};
 use raddle::primitive::Spin;
@@ -704,11 +706,14 @@ pub(crate) fn wait_readable(
     };
     args::check(deadline)?;
     let (kind, name) = process.map_or((Kind::Ready, 0), |process| (Kind::Exit, process.as_ptr() as usize));
+    let pid = process.map(|process| gil::attribute(process, "pid")?.extract::<Option<u32>>()).transpose()?.flatten();
     let host = PyHost::new();
     let ended = host.detached(|| {
         let mut parking = Parking::new(kind, &Descriptors, name, deadline, &host);
+        let mut watch = pid.map(|pid| Watch::new(&host, Awaited::Exit(pid), None, deadline));
         loop {
-            parking.park_outside(Outside::Descriptors(&mut asked), Deadline::NEVER)?;
+            let look = watch.as_mut().map_or(Ok(Deadline::NEVER), Watch::look)?;
+            parking.park_outside(Outside::Descriptors(&mut asked), look)?;
             if asked.iter().any(|one| one.revents != 0) {
                 return Ok(());
             }

@@ -27,6 +27,7 @@ mod reference;
 mod sched;
 mod select;
 mod semaphore;
+mod semlock;
 mod serve;
 mod site;
 mod special;
@@ -34,6 +35,7 @@ mod tasks;
 mod thread;
 mod timer;
 mod types;
+mod watch;
 mod workers;
 
 use pyo3::ffi;
@@ -70,6 +72,7 @@ mod _raddle {
         types::add::<cancel::PyToken>(module, Slot::Token)?;
         pool::add(module)?;
         select::add(module)?;
+        semlock::add(module)?;
         let module = module.cast::<PyModule>()?;
         module.add_class::<channel::PyChannel>()?;
         module.add_class::<tasks::PyMessage>()?;
@@ -83,6 +86,8 @@ mod _raddle {
     use super::channel::{channel_event, channel_memory, wait_readable};
     #[pymodule_export]
     use super::plain::{plain_dumps, plain_loads};
+    #[pymodule_export]
+    use super::semlock::set_lock_hooks;
     #[pymodule_export]
     use super::tasks::{pickle_task, set_pickling};
     #[pymodule_export]
@@ -150,8 +155,14 @@ mod _raddle {
 
     /// Sets the functions that reports go to.
     #[pyfunction]
-    fn set_reporters(deadlock: Py<PyAny>, stall: Py<PyAny>, order: Py<PyAny>, timed_out: Py<PyAny>) {
-        observe::set_reporters(deadlock, stall, order, timed_out);
+    fn set_reporters(
+        deadlock: Py<PyAny>,
+        stall: Py<PyAny>,
+        order: Py<PyAny>,
+        timed_out: Py<PyAny>,
+        processes: Py<PyAny>,
+    ) {
+        observe::set_reporters(deadlock, stall, order, timed_out, processes);
     }
 
     /// Turns recording on or off: acquire sites, lock order, time-outs.

@@ -29,6 +29,8 @@ struct Reporters {
     order: Py<PyAny>,
     /// `timed_out(kind, lock, holder, site, waited)`.
     timed_out: Py<PyAny>,
+    /// `processes(proven, parties, can_raise)` gives an exception to raise, or None.
+    processes: Py<PyAny>,
 }
 
 static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
@@ -74,8 +76,14 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Sets the functions that reports go to.
-pub(crate) fn set_reporters(deadlock: Py<PyAny>, stall: Py<PyAny>, order: Py<PyAny>, timed_out: Py<PyAny>) {
-    let new = Reporters { deadlock, stall, order, timed_out };
+pub(crate) fn set_reporters(
+    deadlock: Py<PyAny>,
+    stall: Py<PyAny>,
+    order: Py<PyAny>,
+    timed_out: Py<PyAny>,
+    processes: Py<PyAny>,
+) {
+    let new = Reporters { deadlock, stall, order, timed_out, processes };
     let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
     drop(old);
 }
@@ -206,14 +214,37 @@ fn failed(py: Python<'_>, host: &PyHost, error: pyo3::PyErr) -> Result<(), Stop>
 fn tell_deadlock(host: &PyHost, deadlock: &Deadlock) -> Result<(), Stop> {
     // SAFETY: attached, as the caller says.
     let py = unsafe { Python::assume_attached() };
-    let Some(report) = reporter(py, |reporters| &reporters.deadlock) else { return Ok(()) };
+    let report = reporter(py, |reporters| &reporters.deadlock);
+    tell(py, host, report, deadlock.proven, || Ok(parties(py, deadlock)?.into_any()), host.raises())
+}
+
+/// The same of a deadlock among processes.
+pub(crate) fn tell_of_processes<'py>(
+    py: Python<'py>,
+    host: &PyHost,
+    proven: bool,
+    parties: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    raises: bool,
+) -> Result<(), Stop> {
+    tell(py, host, reporter(py, |reporters| &reporters.processes), proven, parties, raises)
+}
+
+fn tell<'py>(
+    py: Python<'py>,
+    host: &PyHost,
+    report: Option<Bound<'py, PyAny>>,
+    proven: bool,
+    parties: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    raises: bool,
+) -> Result<(), Stop> {
+    let Some(report) = report else { return Ok(()) };
     let answer = (|| {
-        let (proven, raises) = (deadlock.proven.into_bound_py_any(py)?, host.raises().into_bound_py_any(py)?);
-        gil::call(&report, &[&proven, parties(py, deadlock)?.as_any(), &raises])
+        let (proven, can_raise) = (proven.into_bound_py_any(py)?, raises.into_bound_py_any(py)?);
+        gil::call(&report, &[&proven, &parties()?, &can_raise])
     })();
     match answer {
         Ok(answer) if answer.is_none() => Ok(()),
-        Ok(_) if !host.raises() => Ok(()),
+        Ok(_) if !raises => Ok(()),
         Ok(error) => {
             pyo3::PyErr::from_value(error).restore(py);
             Err(Stop::Interrupted)

@@ -29,9 +29,10 @@ pub(crate) enum Slot {
     Token,
     Line,
     Executor,
+    SemLock,
 }
 
-const COUNT: usize = Slot::Executor as usize + 1;
+const COUNT: usize = Slot::SemLock as usize + 1;
 static TYPES: [AtomicPtr<ffi::PyObject>; COUNT] = [const { AtomicPtr::new(std::ptr::null_mut()) }; COUNT];
 
 /// Makes a type, remembers it, and adds it to the module under its short name.

@@ -1,8 +1,8 @@
-"""Processes, and what goes between them: ``multiprocessing`` with raddle's queues and pipes, and faster starts.
+"""Processes, and what goes between them: ``multiprocessing`` with raddle's locks, queues and pipes, and faster starts.
 
-``Process``, ``Pool``, the queues, ``Pipe`` and ``get_context`` are raddle's own. All other
-names are the standard library's objects, and so are the submodules that are not here. The start method is shared with
-it.
+``Process``, ``Pool``, the locks and what is made of them, the queues, ``Pipe`` and ``get_context`` are raddle's own;
+``Value`` and ``Array`` are the standard library's with raddle's locks. All other names are the standard library's
+objects, and so are the submodules that are not here. The start method is shared with it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ _default = context._default_context
 
 #: The standard library's names that are raddle's here.
 _OWN = (
+    "Array",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
     "JoinableQueue",
+    "Lock",
     "Pipe",
     "Pool",
     "Process",
     "Queue",
+    "RLock",
+    "Semaphore",
     "SimpleQueue",
+    "Value",
     "get_all_start_methods",
     "get_context",
     "get_start_method",
@@ -41,7 +50,7 @@ globals().update({name: getattr(_default, name) for name in _OWN})
 
 __all__ = [*_std.__all__, "ShutDown"]
 
-_SUBMODULES = ("connection", "context", "pool", "queues", "spawn")
+_SUBMODULES = ("connection", "context", "pool", "queues", "spawn", "synchronize")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Contexts and processes: the standard library's, with raddle's queues and pipes, and a fourth start method.
+"""Contexts and processes: the standard library's, with raddle's locks, queues and pipes, and a fourth start method.
 
 ``"warm"`` starts processes as ``"forkserver"`` does, by a server that has one thread, but the server has loaded the
 parent's modules and ends with it: see ``_warm``. The other three are the standard library's; a forkserver has loaded
@@ -32,6 +32,15 @@ if TYPE_CHECKING:
     from raddle.multiprocessing.connection import Connection
     from raddle.multiprocessing.pool import Pool
     from raddle.multiprocessing.queues import JoinableQueue, Queue, SimpleQueue
+    from raddle.multiprocessing.synchronize import (
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Lock,
+        RLock,
+        Semaphore,
+    )
 
 __all__ = [
     "AuthenticationError",
@@ -196,6 +205,50 @@ class _Own(_std.BaseContext):
         from raddle.multiprocessing.queues import SimpleQueue
 
         return SimpleQueue(ctx=self.get_context())
+
+    def Lock(self) -> Lock:
+        """A lock that any process and thread may release; taken over from a process that has ended."""
+        from raddle.multiprocessing.synchronize import Lock
+
+        return Lock(ctx=self.get_context())
+
+    def RLock(self) -> RLock:
+        """A re-entrant lock; taken over from a process that has ended."""
+        from raddle.multiprocessing.synchronize import RLock
+
+        return RLock(ctx=self.get_context())
+
+    def Semaphore(self, value: int = 1) -> Semaphore:
+        """A number of units."""
+        from raddle.multiprocessing.synchronize import Semaphore
+
+        return Semaphore(value, ctx=self.get_context())
+
+    def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphore:
+        """A number of units that is never more than at first."""
+        from raddle.multiprocessing.synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value, ctx=self.get_context())
+
+    def Condition(self, lock: Any = None) -> Condition:
+        """A condition variable, with a Lock or RLock: by default an RLock of its own."""
+        from raddle.multiprocessing.synchronize import Condition
+
+        return Condition(lock, ctx=self.get_context())
+
+    def Event(self) -> Event:
+        """A flag to wait for."""
+        from raddle.multiprocessing.synchronize import Event
+
+        return Event(ctx=self.get_context())
+
+    def Barrier(
+        self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None
+    ) -> Barrier:
+        """A point that so many threads of any processes wait for each other at."""
+        from raddle.multiprocessing.synchronize import Barrier
+
+        return Barrier(parties, action, timeout, ctx=self.get_context())
 
     def Pool(
         self,

@@ -72,11 +72,11 @@ fn last_error() -> io::Error {
     io::Error::last_os_error()
 }
 
-fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+pub(super) fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(last_error()) } else { Ok(result) }
 }
 
-fn retried(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
+pub(super) fn retried(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
     loop {
         match checked(call()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -240,7 +240,7 @@ impl Drop for Memory {
     }
 }
 
-fn map(file: &OwnedFd, offset: u64, size: usize) -> io::Result<*mut u8> {
+pub(super) fn map(file: &OwnedFd, offset: u64, size: usize) -> io::Result<*mut u8> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the system's choice.
     let address =
@@ -271,7 +271,7 @@ pub unsafe fn fetch_memory(start: std::ptr::NonNull<u8>, size: usize) {
 }
 
 /// Its size, and how many bytes of memory it has.
-fn size_of_file(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+pub(super) fn size_of_file(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     // SAFETY: zeros are a valid `stat`, which is then filled in.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a descriptor and a place to write to.

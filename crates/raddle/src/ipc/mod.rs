@@ -9,7 +9,11 @@
 //! - `ring`: words and bytes in a piece of it.
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
+//! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are
+//!   in; `watch`: who waits for whom.
 
+#[cfg(not(raddle_loom))]
+mod arena;
 #[cfg(not(raddle_loom))]
 mod bell;
 #[cfg(not(raddle_loom))]
@@ -20,8 +24,14 @@ mod memory;
 mod process;
 #[cfg(not(raddle_loom))]
 mod ring;
+pub mod seats;
+pub mod semlock;
 pub mod side;
+#[cfg(not(raddle_loom))]
+pub mod watch;
 
+#[cfg(not(raddle_loom))]
+pub use arena::{Arena, SemLock, Waiter, Waiters};
 #[cfg(not(raddle_loom))]
 pub use bell::Bell;
 #[cfg(not(raddle_loom))]

@@ -54,12 +54,46 @@ pub struct Side {
     lock: Futex,
     event: Futex,
     commit: AtomicU32,
-    /// When the lock's owner was started. Written after the lock is taken: [`Identity`] of a process that died before
-    /// that is its number alone.
+    owner: OwnerRecord,
+    states: [[AtomicU64; FIELDS]; 2],
+}
+
+/// When the owner of a lock was started. Written after the lock is taken: [`Identity`] of a process that died before
+/// that is its number alone.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct OwnerRecord {
     started: AtomicU64,
     /// The number that `started` belongs to.
     started_of: AtomicU64,
-    states: [[AtomicU64; FIELDS]; 2],
+}
+
+impl Default for OwnerRecord {
+    fn default() -> Self {
+        Self { started: AtomicU64::new(0), started_of: AtomicU64::new(0) }
+    }
+}
+
+impl OwnerRecord {
+    /// The process with this number, which was started then, has the lock now.
+    #[inline]
+    pub(crate) fn set(&self, pid: u32, started: u64) {
+        let of = u64::from(pid);
+        if self.started_of.load(Ordering::Relaxed) != of || self.started.load(Ordering::Relaxed) != started {
+            // In this order: a number with the moment of another process would make a living owner look dead.
+            self.started_of.store(0, Ordering::Release);
+            self.started.store(started, Ordering::Release);
+            self.started_of.store(of, Ordering::Release);
+        }
+    }
+
+    /// Whether the process with this number, which has the lock, has not ended.
+    pub(crate) fn lives(&self, pid: u32, alive: Alive<'_>) -> bool {
+        let of = self.started_of.load(Ordering::Acquire);
+        let started = self.started.load(Ordering::Acquire);
+        let known = of == u64::from(pid) && self.started_of.load(Ordering::Relaxed) == of;
+        alive(pid, if known { started } else { 0 })
+    }
 }
 
 /// Holds a side's lock; lets go when dropped.
@@ -85,8 +119,7 @@ impl Side {
             lock: Futex::new(0),
             event: Futex::new(DESCRIPTOR),
             commit: AtomicU32::new(0),
-            started: AtomicU64::new(0),
-            started_of: AtomicU64::new(0),
+            owner: OwnerRecord::default(),
             states: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
         }
     }
@@ -106,13 +139,7 @@ impl Side {
 
     #[inline]
     fn held(&self, pid: u32, started: u64) -> Holding<'_> {
-        let of = u64::from(pid);
-        if self.started_of.load(Ordering::Relaxed) != of || self.started.load(Ordering::Relaxed) != started {
-            // In this order: a number with the moment of another process would make a living owner look dead.
-            self.started_of.store(0, Ordering::Release);
-            self.started.store(started, Ordering::Release);
-            self.started_of.store(of, Ordering::Release);
-        }
+        self.owner.set(pid, started);
         Holding { side: self, me: pid }
     }
 
@@ -149,7 +176,7 @@ impl Side {
             if now() >= ask_at {
                 question = (question * 2).min(LAST_QUESTION);
                 ask_at = if cfg!(raddle_loom) { 0 } else { now() + question };
-                if !self.owner_lives(word, alive) {
+                if !self.owner.lives(word & !CONTENDED, alive) {
                     self.take_over(word, pid, started, ring);
                     continue;
                 }
@@ -162,14 +189,6 @@ impl Side {
             }
             parking.park_outside(Outside::Word(&self.lock, contended), Deadline::at(ask_at))?;
         }
-    }
-
-    fn owner_lives(&self, word: u32, alive: Alive<'_>) -> bool {
-        let pid = word & !CONTENDED;
-        let of = self.started_of.load(Ordering::Acquire);
-        let started = self.started.load(Ordering::Acquire);
-        let known = of == u64::from(pid) && self.started_of.load(Ordering::Relaxed) == of;
-        alive(pid, if known { started } else { 0 })
     }
 
     /// Takes the lock from an owner that has ended, makes up for wake-ups it may have owed, and frees the lock.

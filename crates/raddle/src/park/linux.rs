@@ -93,11 +93,9 @@ pub(crate) fn wake(word: &Futex, count: u32) {
     wake_on(word, count, Reach::Process);
 }
 
-/// [`wake`], for a word of either kind.
-pub(crate) fn wake_on(word: &Futex, count: u32, reach: Reach) {
+/// [`wake`], for a word of either kind; how many were asleep.
+pub(crate) fn wake_on(word: &Futex, count: u32, reach: Reach) -> i64 {
     let word: *const std::sync::atomic::AtomicU32 = &raw const **word;
     // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | reach.flag(), count.min(i32::MAX as u32));
-    }
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | reach.flag(), count.min(i32::MAX as u32)) }
 }

@@ -486,6 +486,19 @@ pub(crate) fn wake_outside(word: &Futex) {
     os::wake(word, u32::MAX);
 }
 
+/// Wakes one of those; whether one was asleep.
+pub(crate) fn wake_outside_one(word: &Futex) -> bool {
+    #[cfg(not(raddle_loom))]
+    let woken = os::wake_on(word, 1, os::Reach::Shared) > 0;
+    #[cfg(raddle_loom)]
+    let woken = {
+        os::wake(word, 1);
+        // The model does not say, so that it is looked further into.
+        false
+    };
+    woken
+}
+
 /// Wakes up to this many of those asleep on the word; they are told nothing.
 pub(crate) fn wake(word: &Futex, count: u32) {
     os::wake(word, count);
