@@ -5,14 +5,15 @@
 //! | `EMPTY` | is not there, or not yet, or not any more |
 //! | `WAITING` | waits |
 //! | `NOTIFIED` | has been notified, by the one step from `WAITING` |
+//! | `SEEN` | has seen that |
 //!
 //! A waiter takes a seat by writing its process's number to one that has none, and leaves it in the reverse order. The
 //! step from `WAITING` to `NOTIFIED`, or to `EMPTY` by the waiter itself when it gives up, happens once: so each
 //! notification is for one waiter, and a waiter that was notified knows it.
 //!
 //! **Deaths.** A notification is not to go to a process that was killed. Of a sleeper that the kernel has woken it is
-//! known that it lived; of any other it is asked, and a dead one's seat is cleared and the notification goes to the
-//! next. One that is killed after it was notified has had its notification. A notifier that is killed between its
+//! known that it lived, and of one that spins when it says within microseconds that it has seen the notification; of any
+//! other it is asked, and a dead one's seat is cleared and the notification goes to the next. One that is killed after it was notified has had its notification. A notifier that is killed between its
 //! step and the wake-up leaves a sleeper whose word has changed: every sleep ends by itself after a while and looks.
 //! Seats of the dead are cleared when none is free.
 //!
@@ -33,6 +34,11 @@ pub const SEATS: usize = 2;
 const EMPTY: u32 = 0;
 const WAITING: u32 = 1;
 const NOTIFIED: u32 = 2;
+const SEEN: u32 = 3;
+
+/// For how many yields of the core a notifier waits for one that spins.
+#[cfg(not(raddle_loom))]
+const ROUNDS: u32 = 16;
 
 /// How long a waiter sleeps before it looks whether it was notified by a process that was killed before it woke it.
 const LOOK: u64 = 500_000_000;
@@ -63,6 +69,20 @@ impl Default for Seat {
 }
 
 impl Seat {
+    /// Whether a waiter that is not asleep sees its notification soon, and so lives.
+    #[cfg(not(raddle_loom))]
+    fn is_seen_soon(&self) -> bool {
+        let seen = || self.word.load(Ordering::Relaxed) != NOTIFIED;
+        crate::park::yield_until(seen, ROUNDS);
+        seen()
+    }
+
+    /// The model does not wait: it asks.
+    #[cfg(raddle_loom)]
+    fn is_seen_soon(&self) -> bool {
+        false
+    }
+
     /// Clears the seat of a process that has ended. Whether it did so.
     fn clear(&self, pid: u32, alive: Alive<'_>) -> bool {
         if pid == 0 || self.owner.lives(pid, alive) {
@@ -129,7 +149,14 @@ impl Seats {
     /// [`Stop`]: there was none before the end of the wait.
     pub fn wait(&self, sitting: &Sitting, parking: &mut Parking<'_>) -> Result<(), Stop> {
         let word = &self.seats[sitting.at].word;
-        let notified = || word.load(Ordering::Acquire) != WAITING;
+        let notified = || {
+            // Acquire: what the notifier did before is seen.
+            let known = word.load(Ordering::Acquire);
+            if known == NOTIFIED {
+                let _ = word.compare_exchange(NOTIFIED, SEEN, Ordering::SeqCst, Ordering::Relaxed);
+            }
+            known != WAITING
+        };
         if parking.spin(notified) {
             return Ok(());
         }
@@ -148,7 +175,7 @@ impl Seats {
             return false;
         }
         let seat = &self.seats[sitting.at];
-        let notified = seat.word.swap(EMPTY, Ordering::SeqCst) == NOTIFIED;
+        let notified = matches!(seat.word.swap(EMPTY, Ordering::SeqCst), NOTIFIED | SEEN);
         let _ = seat.pid.compare_exchange(sitting.pid, 0, Ordering::SeqCst, Ordering::Relaxed);
         notified
     }
@@ -184,7 +211,7 @@ impl Seats {
             if seat.word.compare_exchange(WAITING, NOTIFIED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 continue;
             }
-            if wake_outside_one(&seat.word) || pid == me || !seat.clear(pid, alive) {
+            if wake_outside_one(&seat.word) || pid == me || seat.is_seen_soon() || !seat.clear(pid, alive) {
                 notified += 1;
             }
         }
