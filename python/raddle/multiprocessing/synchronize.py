@@ -1,7 +1,7 @@
 """``Lock``, ``RLock``, ``Semaphore``, ``BoundedSemaphore``, ``Condition``, ``Event`` and ``Barrier`` between processes.
 
 Subtypes of the standard library's, in anonymous shared memory that children inherit or are handed. A process may be
-killed at any moment: a lock that it held is taken over by the next who asks for it, with a ``RuntimeWarning``, and a
+killed at any moment: a lock that it held is taken over by who waits for it next, with a ``RuntimeWarning``, and a
 notification is never spent on a waiter that was killed.
 """
 
@@ -155,7 +155,7 @@ class Lock(_SemLock, _std.Lock):
     """A lock that any process and thread may release.
 
     Note:
-        If the process that took it ends without a release, whoever asks for it next gets it, with a RuntimeWarning that
+        If the process that took it ends without a release, whoever waits for it next gets it, with a RuntimeWarning that
         names that process: what the lock guards may be half done. Not re-entrant, not fair. Waits go on without the
         GIL; Ctrl-C interrupts. Follows CPython's ``multiprocessing.Lock``.
     """
