@@ -155,9 +155,10 @@ class Lock(_SemLock, _std.Lock):
     """A lock that any process and thread may release.
 
     Note:
-        If the process that took it ends without a release, whoever waits for it next gets it, with a RuntimeWarning that
-        names that process: what the lock guards may be half done. Not re-entrant, not fair. Waits go on without the
-        GIL; Ctrl-C interrupts. Follows CPython's ``multiprocessing.Lock``.
+        If the process that took it ends without a release, whoever waits for it next gets it, with a RuntimeWarning
+        that names that process: what the lock guards may be half done; ``acquire(block=False)`` finds it taken. Not
+        re-entrant, not fair. Waits go on without the GIL; Ctrl-C interrupts.
+        Follows CPython's ``multiprocessing.Lock``.
     """
 
     def __init__(self, *, ctx: Any = None) -> None:
