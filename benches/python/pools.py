@@ -4,11 +4,16 @@ A pool is made anew for each sample, outside of the timed part unless the row sa
 run something before the clock starts. The CPU time is that of the parent alone.
 """
 
+import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from collections import deque
 from itertools import repeat
+from pathlib import Path
 
-from .harness import check, mark, row, since
+from .harness import SAMPLE_LIMIT, check, mark, row, since
 
 try:
     import numpy
@@ -191,31 +196,20 @@ if numpy is not None:
 # From nothing to the first result
 
 
-def _start_join(impl, n, method):
-    make = impl.get_context(method).Process
-    process = make(target=_nothing)  # what a method makes once, such as a server, it has made after this
-    process.start()
-    process.join()
-    start = mark()
-    for _ in repeat(None, n):
-        process = make(target=_nothing)
-        process.start()
-        process.join()
-    spent = since(start)
-    check(process.exitcode == 0, "the process failed")
-    return spent
-
-
-def _first_result(impl, n, method):
-    spent = [0.0, 0.0]
-    for turn in range(n + 1):  # the first is not timed, as above
-        start = mark()
-        with impl.ProcessPoolExecutor(WORKERS, mp_context=impl.get_context(method)) as pool:
-            check(pool.submit(abs, -1).result() == 1, "another result")
-            found = since(start)
-        if turn:
-            spent = [spent[0] + found[0], spent[1] + found[1]]
-    return tuple(spent)
+def _elsewhere(impl, what, method, n):
+    """See `starts.py`."""
+    here = Path(__file__)
+    contender = impl.__name__.rpartition(".")[2].strip("_")
+    done = subprocess.run(
+        [sys.executable, str(here.with_name("starts.py")), contender, what, method, str(n)],
+        env={**os.environ, "PYTHONPATH": str(here.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=SAMPLE_LIMIT,
+        check=False,
+    )
+    check(done.returncode == 0, done.stderr.strip().rpartition("\n")[2])
+    return tuple(json.loads(done.stdout))
 
 
 _STARTS = {"contenders": ("stdlib", "raddle"), "step": 1, "least": 1, "most": 100, "quick": 1}
@@ -225,14 +219,11 @@ def _of_methods():
     """Rows for each start method, and for raddle's own beside forkserver."""
     for method in ("fork", "forkserver", "spawn", "server"):
 
-        def named(impl, method=method):
-            return impl.server_method if method == "server" else method
+        def start_join(impl, n, method=method):
+            return _elsewhere(impl, "start_join", method, n)
 
-        def start_join(impl, n, named=named):
-            return _start_join(impl, n, named(impl))
-
-        def first_result(impl, n, named=named):
-            return _first_result(impl, n, named(impl))
+        def first_result(impl, n, method=method):
+            return _elsewhere(impl, "first_result", method, n)
 
         title = "forkserver, raddle's warm" if method == "server" else method
         needs = ["get_context", *["server_method"] * (method == "server")]

@@ -59,6 +59,8 @@ def look_at_folders() -> None:
     PathFinder.find_spec("raddle._there_is_no_such_module")
 
 
+#: What workers of a pool load, if this process has.
+_FOR_POOLS = ("raddle.multiprocessing._worker",)
 #: What a child that installs raddle loads for it.
 _FOR_INSTALL = (
     "raddle._install",
@@ -75,4 +77,5 @@ def preload_in_forkserver() -> None:
     if isinstance(modules, list) and __name__ not in modules:
         install: Any = sys.modules.get("raddle._install")
         more = _FOR_INSTALL if install is not None and install.is_installed() else ()
-        server._preload_modules = [*modules, __name__, *more]
+        workers = [name for name in _FOR_POOLS if name in sys.modules]
+        server._preload_modules = [*modules, __name__, *workers, *more]

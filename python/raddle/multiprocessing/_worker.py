@@ -14,7 +14,7 @@ from raddle import _raddle
 from raddle.multiprocessing._lifeline import hold
 from raddle.multiprocessing._pickling import BUFFERS, decode, dump_with_buffers, loads
 
-__all__ = ["SHIFT", "Ends", "Flavour", "Stopped", "decode_message", "main"]
+__all__ = ["SHIFT", "Ends", "Flavour", "OfExecutor", "OfPool", "Stopped", "decode_message", "main"]
 
 # What messages are, above the tag of the pickling: as the core has it.
 SHIFT = 3
@@ -42,22 +42,54 @@ class Ends:
 
 
 class Flavour:
-    """What differs between kinds of pools, in the worker.
+    """What differs between kinds of pools, in the worker. Here, so that a worker need not load the kinds themselves."""
 
-    Attributes:
-        wrap: makes of an exception, and its traceback, an object that is pickled.
-        unsendable: makes of an error in pickling, and the object, the exception that is sent in its place.
-    """
-
-    wrap: Callable[[BaseException, Any], Any]
+    @staticmethod
+    def wrap(error: BaseException, traceback: Any) -> Any:
+        """What is pickled of an exception and its traceback."""
+        raise NotImplementedError
 
     @staticmethod
     def unsendable(error: BaseException, obj: Any) -> BaseException:
+        """What is sent in place of an object, of which this is the error in pickling."""
         return error
 
     @staticmethod
     def initializer_failed() -> None:
         """Called while the exception is being handled."""
+
+
+class OfExecutor(Flavour):
+    """The workers of a ``ProcessPoolExecutor``."""
+
+    @staticmethod
+    def wrap(error: BaseException, traceback: Any) -> Any:
+        from concurrent.futures import process
+
+        return process._ExceptionWithTraceback(error, traceback)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def initializer_failed() -> None:
+        from concurrent.futures import _base
+
+        _base.LOGGER.critical("Exception in initializer:", exc_info=True)
+
+
+class OfPool(Flavour):
+    """The workers of a ``Pool``."""
+
+    @staticmethod
+    def wrap(error: BaseException, traceback: Any) -> Any:
+        from multiprocessing import pool
+
+        return pool.ExceptionWithTraceback(error, traceback)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def unsendable(error: BaseException, obj: Any) -> BaseException:
+        from multiprocessing.pool import MaybeEncodingError
+
+        sent: BaseException = MaybeEncodingError(error, obj)  # type: ignore[no-untyped-call,unused-ignore]
+        return sent
 
 
 def decode_message(tag: int, data: Any) -> Any:

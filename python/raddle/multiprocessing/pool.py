@@ -58,15 +58,6 @@ RemoteTraceback = _private.RemoteTraceback
 _Late = builtins.TimeoutError
 
 
-class _Flavour(_worker.Flavour):
-    wrap = ExceptionWithTraceback
-
-    @staticmethod
-    def unsendable(error: BaseException, obj: Any) -> BaseException:
-        sent: BaseException = MaybeEncodingError(error, obj)
-        return sent
-
-
 def _map_chunk(fn: Callable[..., _T], chunk: tuple[Any, ...]) -> list[_T]:
     return list(map(fn, chunk))
 
@@ -360,7 +351,7 @@ class Pool(_Base):  # type: ignore[misc]
         self._crew = Crew(
             self._ctx,
             processes,
-            _Flavour,
+            _worker.OfPool,
             initializer=initializer,
             initargs=self._initargs,
             tasks_per_worker=maxtasksperchild or 0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import _base
 from concurrent.futures import process as _std
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -71,14 +70,6 @@ class _NoQueue:
 
 
 _NO_QUEUE = _NoQueue()
-
-
-class _Flavour(_worker.Flavour):
-    wrap = _std._ExceptionWithTraceback
-
-    @staticmethod
-    def initializer_failed() -> None:
-        _base.LOGGER.critical("Exception in initializer:", exc_info=True)
 
 
 class ProcessPoolExecutor(_std.ProcessPoolExecutor):
@@ -170,7 +161,7 @@ class ProcessPoolExecutor(_std.ProcessPoolExecutor):
         self._crew = crew = _workers.Crew(
             mp_context,
             max_workers,
-            _Flavour,
+            _worker.OfExecutor,
             initializer=initializer,
             initargs=initargs,
             tasks_per_worker=max_tasks_per_child or 0,
