@@ -66,7 +66,8 @@ class OfExecutor(Flavour):
     def wrap(error: BaseException, traceback: Any) -> Any:
         from concurrent.futures import process
 
-        return process._ExceptionWithTraceback(error, traceback)  # type: ignore[attr-defined]
+        private: Any = process
+        return private._ExceptionWithTraceback(error, traceback)
 
     @staticmethod
     def initializer_failed() -> None:
@@ -82,13 +83,15 @@ class OfPool(Flavour):
     def wrap(error: BaseException, traceback: Any) -> Any:
         from multiprocessing import pool
 
-        return pool.ExceptionWithTraceback(error, traceback)  # type: ignore[attr-defined]
+        private: Any = pool
+        return private.ExceptionWithTraceback(error, traceback)
 
     @staticmethod
     def unsendable(error: BaseException, obj: Any) -> BaseException:
-        from multiprocessing.pool import MaybeEncodingError
+        from multiprocessing import pool
 
-        sent: BaseException = MaybeEncodingError(error, obj)  # type: ignore[no-untyped-call,unused-ignore]
+        private: Any = pool
+        sent: BaseException = private.MaybeEncodingError(error, obj)
         return sent
 
 
