@@ -436,3 +436,30 @@ def signal_storm(handler, mean, rng):
         stopped = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+# Processes of multiprocessing
+
+
+def started(ctx, target, *args):
+    """A daemon process that runs ``target(*args)``."""
+    process = ctx.Process(target=target, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def ended(process):
+    """The exit code of a process that has to end by itself."""
+    process.join(DEADLINE)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("the child hangs")
+    return process.exitcode
+
+
+def killed(process, how=signal.SIGKILL):
+    """Kill a process and wait for it."""
+    os.kill(process.pid, how)
+    process.join(DEADLINE)
+    assert process.exitcode == -how
+    process.close()

@@ -15,33 +15,12 @@ import warnings
 import pytest
 import raddle.multiprocessing as mp
 
-from tools import DEADLINE, Stopwatch, check_child, rng_for, scaled, wait_until
+from tools import DEADLINE, Stopwatch, check_child, ended, killed, rng_for, scaled, started, wait_until
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(600)]
 
 METHODS = ["fork", "spawn", "forkserver", "warm"]
 fork = mp.get_context("fork")
-
-
-def started(ctx, target, *args):
-    process = ctx.Process(target=target, args=args, daemon=True)
-    process.start()
-    return process
-
-
-def killed(process):
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(DEADLINE)
-    assert process.exitcode == -signal.SIGKILL
-    process.close()
-
-
-def ended(process):
-    process.join(DEADLINE)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("the child hangs")
-    return process.exitcode
 
 
 def hold(lock, held):

@@ -17,7 +17,18 @@ import time
 import pytest
 import raddle.multiprocessing as mp
 
-from tools import DEADLINE, Stopwatch, check_child, rng_for, run_child, scaled, wait_until, wait_until_blocked
+from tools import (
+    DEADLINE,
+    Stopwatch,
+    check_child,
+    killed,
+    rng_for,
+    run_child,
+    scaled,
+    started,
+    wait_until,
+    wait_until_blocked,
+)
 
 pytestmark = [pytest.mark.stress, pytest.mark.fork, pytest.mark.timeout(900)]
 
@@ -36,19 +47,6 @@ def mappings():
 def shared_files():
     """What is in /dev/shm but for the standard library's semaphores and segments, of other programs too."""
     return {name for name in os.listdir("/dev/shm") if not name.startswith(("sem.mp-", "psm_"))}
-
-
-def started(ctx, target, *args):
-    process = ctx.Process(target=target, args=args, daemon=True)
-    process.start()
-    return process
-
-
-def killed(process, how=signal.SIGKILL):
-    os.kill(process.pid, how)
-    process.join(DEADLINE)
-    assert process.exitcode == -how
-    process.close()
 
 
 def body(number):

@@ -3,6 +3,7 @@ memory of the worker's choosing."""
 
 import mmap
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import raddle.concurrent.futures  # noqa: F401 - tells the extension what futures are
 from raddle import _raddle
 from raddle.multiprocessing import _workers  # noqa: F401 - tells the extension how messages are read
+from raddle.multiprocessing._pickling import decode
 from raddle.queue import ShutDown
 
 from tools import DEADLINE, rng_for, scaled
@@ -107,3 +109,53 @@ def test_anything(scribbles):
             if news[0] == "start":
                 workers.give_up(news[1])
         workers.join()
+
+
+class _Rest:
+    """What a server leaves to Python, without replies that have to be pickled."""
+
+    def __init__(self):
+        self.told = []
+
+    def reply(self, tail, result):
+        self.told.append(("reply", tail[8:]))
+
+    def raised(self, tail, error):
+        self.told.append(("raised", tail[8:]))
+
+    def unreadable(self, tail, error):
+        self.told.append(("unreadable", tail[8:]))
+
+    def refused(self, error):
+        raise AssertionError(error)
+
+
+def test_tasks_of_any_bytes():
+    """A task that is no task is unreadable, or calls something harmless; the server goes on with the next."""
+    rng = rng_for("tasks of any bytes")
+    name = b"\x80\x04\x8c\x08builtins\x8c\x03abs\x93."
+    file = _raddle.channel_memory(2, 0, 0)
+    ours, theirs = socket.socketpair()
+    sender = _raddle.Channel(os.dup(file), ours.detach(), 1, 0, bytes, lambda tag, data: bytes(data), True)
+    channel = _raddle.Channel(file, theirs.detach(), 0, 1, pickle.loads, decode, True)
+    rest = _Rest()
+    server = _raddle.Server(channel, pickle.loads, decode, rest, KeyError)
+    sent = scaled(500, soak=20_000)
+    for number in range(1, sent + 1):
+        args = _raddle.plain_dumps((rng.choice([5, -3, "no number", None]),))
+        task = bytearray(args + name + len(name).to_bytes(4, "little"))
+        for _ in range(rng.randrange(3)):
+            task[rng.randrange(len(task))] = rng.randrange(128)
+        task = task[rng.choice([0, 0, rng.randrange(len(task))]) :]
+        # The tag of a call, the one of a call with buffers, and those that a worker does not know.
+        sender.send(rng.choice([4, 4, 4, 5, 3, 6, 7]), bytes(task) + number.to_bytes(8, "little"))
+    sender.send(1 << 3, bytes(8))
+    server.serve()
+    assert server.running == 0
+    replies = [sender.receive_bytes_of() for _ in range(sender.statistics()[0])]
+    numbers = [int.from_bytes(tail, "little") for _, tail in rest.told]
+    numbers += [int.from_bytes(reply[-8:], "little") for reply in replies]
+    assert sorted(numbers) == list(range(1, sent + 1))
+    kinds = {what for what, _ in rest.told}
+    assert {"raised", "unreadable"} <= kinds
+    assert replies

@@ -10,13 +10,6 @@ import pytest
 
 from tools import DEADLINE, check_signature, wait_until_blocked
 
-METHODS = ["fork", "spawn", "forkserver"]
-
-
-@pytest.fixture(params=METHODS)
-def ctx(impl, request):
-    return impl.multiprocessing.get_context(request.param)
-
 
 @pytest.fixture
 def pipe(impl):

@@ -10,34 +10,9 @@ import time
 
 import pytest
 
-from tools import DEADLINE, Stopwatch, wait_until
+from tools import DEADLINE, Stopwatch, ended, started, wait_until
 
-METHODS = ["fork", "spawn", "forkserver"]
 KINDS = ["Lock", "RLock", "Semaphore", "BoundedSemaphore"]
-
-
-@pytest.fixture(params=METHODS)
-def ctx(impl, request):
-    return impl.multiprocessing.get_context(request.param)
-
-
-@pytest.fixture
-def fork(impl):
-    return impl.multiprocessing.get_context("fork")
-
-
-def started(ctx, target, *args):
-    process = ctx.Process(target=target, args=args, daemon=True)
-    process.start()
-    return process
-
-
-def ended(process):
-    process.join(DEADLINE)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("the child hangs")
-    return process.exitcode
 
 
 def add(lock, number, times):

@@ -13,14 +13,7 @@ import pytest
 
 from tools import DEADLINE, Stopwatch, check_child, run_child, wait_until
 
-METHODS = ["fork", "spawn", "forkserver"]
-
 value_of_initializer = None
-
-
-@pytest.fixture(params=METHODS)
-def ctx(impl, request):
-    return impl.multiprocessing.get_context(request.param)
 
 
 @pytest.fixture

@@ -10,33 +10,7 @@ import time
 
 import pytest
 
-from tools import DEADLINE, Stopwatch, check_signature, wait_until, wait_until_blocked
-
-METHODS = ["fork", "spawn", "forkserver"]
-
-
-@pytest.fixture(params=METHODS)
-def ctx(impl, request):
-    return impl.multiprocessing.get_context(request.param)
-
-
-@pytest.fixture
-def fork(impl):
-    return impl.multiprocessing.get_context("fork")
-
-
-def started(ctx, target, *args):
-    process = ctx.Process(target=target, args=args, daemon=True)
-    process.start()
-    return process
-
-
-def ended(process):
-    process.join(DEADLINE)
-    if process.exitcode is None:
-        process.kill()
-        raise AssertionError("the child hangs")
-    return process.exitcode
+from tools import DEADLINE, Stopwatch, check_signature, ended, started, wait_until, wait_until_blocked
 
 
 def double(questions, answers):

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A pickle. What else the module that calls makes of tags is its own business.
-const PICKLE: u8 = 0;
+pub(crate) const PICKLE: u8 = 0;
 /// A bytes object as it is.
 const BYTES: u8 = 1;
 /// A string, in UTF-8.

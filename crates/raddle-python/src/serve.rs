@@ -3,12 +3,12 @@
 //! Plain arguments and results take no detour through Python, and a function that is sent by its name is looked up once.
 //! What is rare, errors above all, is left to `raddle.multiprocessing._worker`.
 
-use crate::channel::{PyChannel, Raw, Small};
+use crate::channel::{PICKLE, PyChannel, Raw, Small};
 use crate::error::{discard, into_value};
 use crate::gil::{self, PyHost};
 use crate::named::{Last, Named};
 use crate::plain;
-use crate::tasks::{BUFFERS, CALL, CALL_BUFFERS, PICKLE};
+use crate::tasks::{BUFFERS, CALL, CALL_BUFFERS};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyEOFError, PyMemoryError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -93,8 +93,10 @@ impl PyServer {
                 }
                 Err(error) if error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<PyMemoryError>(py) => {
                     // There is no room for the task, nor for those that may come behind it.
-                    gil::release(self.tell(py, "refused", &[&into_value(py, error)])?);
-                    return Ok(());
+                    let error = into_value(py, error);
+                    let told = self.tell(py, "refused", &[&error]);
+                    gil::release(error);
+                    return told.map(gil::release);
                 }
                 Err(error) => return Err(error),
             };

@@ -3,7 +3,7 @@
 //! A function that is pickled as its name goes beside its arguments: its pickle is made once, and plain arguments need no
 //! pickler at all. How everything else is pickled, `raddle.multiprocessing` says: see [`set_pickling`].
 
-use crate::channel::with_parts;
+use crate::channel::{PICKLE, with_parts};
 use crate::error::{discard, fetch};
 use crate::gil;
 use crate::named::{Last, Named};
@@ -16,9 +16,7 @@ use raddle::workers::Reply;
 use std::ffi::c_int;
 use std::sync::{Arc, OnceLock};
 
-/// A pickle of function, arguments and keywords.
-pub(crate) const PICKLE: u8 = 0;
-/// The same, with large buffers outside of the pickle.
+/// As [`PICKLE`], which of a task is one of function, arguments and keywords; with large buffers outside of it.
 pub(crate) const BUFFERS: u8 = 3;
 /// A pickle of the arguments, then one of the function, then the length of that.
 pub(crate) const CALL: u8 = 4;

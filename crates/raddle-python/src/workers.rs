@@ -170,27 +170,30 @@ impl PyWorkers {
         }
         Err(PyRuntimeError::new_err("this pool belongs to the parent process: make one of its own after a fork"))
     }
+}
 
-    fn put<'py>(
-        &self,
-        workers: &Arc<Workers<Desk>>,
-        py: Python<'py>,
-        task: &Task,
-        retries: u32,
-        limit: Option<u64>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        workers.host().tidy(py);
-        let item = future::new_remote(py, task.name.bind(py), Arc::clone(workers) as Arc<dyn future::Workers>)?;
-        let kept = Item::new(item.as_ptr()).into_bound(py);
-        let id = task.with_message(py, |tag, parts| {
-            let large = parts.iter().map(|part| part.len()).sum::<usize>() >= LARGE;
-            let submit = move || workers.submit(item, tag, parts, retries, limit);
-            if large { PyHost::unending().detached(submit) } else { submit() }
-        })?;
-        // SAFETY: a future.
-        unsafe { core::<PyFuture>(kept.as_ptr()) }.set_remote_id(id);
-        Ok(kept)
-    }
+/// Submits one task; its future.
+fn put<'py>(
+    py: Python<'py>,
+    workers: &Arc<Workers<Desk>>,
+    task: &Task,
+    retries: u32,
+    limit: Option<u64>,
+) -> PyResult<Bound<'py, PyAny>> {
+    workers.host().tidy(py);
+    let item = future::new_remote(py, task.name.bind(py), Arc::clone(workers) as Arc<dyn future::Workers>)?;
+    let kept = Item::new(item.as_ptr()).into_bound(py);
+    let id = task.with_message(py, |tag, parts| {
+        let submit = move || workers.submit(item, tag, parts, retries, limit);
+        if is_large(parts) { PyHost::unending().detached(submit) } else { submit() }
+    })?;
+    // SAFETY: a future.
+    unsafe { core::<PyFuture>(kept.as_ptr()) }.set_remote_id(id);
+    Ok(kept)
+}
+
+fn is_large(parts: &[&[u8]]) -> bool {
+    parts.iter().map(|part| part.len()).sum::<usize>() >= LARGE
 }
 
 /// Tasks that are submitted together, so that a worker is woken for several: one at first, then more and more.
@@ -203,11 +206,16 @@ struct Batch<'a, 'py> {
 }
 
 impl<'py> Batch<'_, 'py> {
-    /// The future of a task that is sent now or soon.
+    /// The future of a task that is sent now or soon. A large message goes alone: it is copied once, to where it is read.
     fn put(&mut self, py: Python<'py>, task: &Task) -> PyResult<Bound<'py, PyAny>> {
+        let message =
+            task.with_message(py, |tag, parts| (!is_large(parts)).then(|| Message { tag, bytes: parts.concat() }))?;
+        let Some(message) = message else {
+            self.send();
+            return put(py, self.workers, task, 0, None);
+        };
         let item = future::new_remote(py, task.name.bind(py), Arc::clone(self.workers) as Arc<dyn future::Workers>)?;
         let future = item.into_bound(py);
-        let message = task.with_message(py, |tag, parts| Message { tag, bytes: parts.concat() })?;
         self.tasks.push((future.clone(), message));
         if self.tasks.len() >= self.most || now() - self.began > LONGEST {
             self.send();
@@ -288,7 +296,7 @@ impl PyWorkers {
     /// Submits a task; its future. `limit`: the longest it may run, in seconds.
     #[pyo3(signature = (task, retries=0, limit=None))]
     fn submit<'py>(&self, task: &Bound<'py, PyTask>, retries: u32, limit: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        self.put(self.here()?, task.py(), &task.get().0, retries, nanoseconds(limit))
+        put(task.py(), self.here()?, &task.get().0, retries, nanoseconds(limit))
     }
 
     /// Submits a task for each item of an iterable, which is its argument, or with `star` its arguments. Their futures,
@@ -308,8 +316,16 @@ impl PyWorkers {
         let items = gil::iterate(items)?;
         let fed = (|| {
             while let Some(item) = gil::next(&items)? {
-                let args = if star { tuple_of(&item) } else { PyTuple::new(py, [item]) };
-                let future = match args.and_then(|args| tasks::pickle(function, &args, &none, None)) {
+                let task = match if star { tuple_of(&item) } else { PyTuple::new(py, [&item]) } {
+                    Ok(args) => {
+                        let task = tasks::pickle(function, &args, &none, None);
+                        gil::release(args.into_any());
+                        task
+                    }
+                    Err(error) => Err(error),
+                };
+                gil::release(item);
+                let future = match task {
                     Ok(task) => batch.put(py, &task)?,
                     Err(error) if error.is_instance_of::<PyException>(py) => {
                         gil::call(failed, &[&into_value(py, error)])?
