@@ -1,6 +1,6 @@
 """A worker process of a pool: how it begins, and what the serving of its tasks leaves to Python.
 
-Tasks are taken from the channel, run and replied to by ``raddle._raddle.Server``; here is what is rare or needs a pickler.
+``raddle._raddle.Server`` takes tasks from the channel, runs them and replies; here is what is rare or needs a pickler.
 """
 
 from __future__ import annotations
