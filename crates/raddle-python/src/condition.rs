@@ -153,24 +153,25 @@ fn wait(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
     if !this.is_owned(py)? {
         return Err(PyRuntimeError::new_err("cannot wait on un-acquired lock"));
     }
-    let waiter = this.condition.enlist();
+    let mut place = this.condition.enlist();
     let saved = match this.release_save(py) {
         Ok(saved) => saved,
         Err(error) => {
-            this.condition.withdraw(&waiter);
+            this.condition.withdraw(&mut place);
+            this.condition.leave(place);
             return Err(error);
         }
     };
     let mut raised = None;
     let notified = match patience {
         // As the standard library: one look, without the lock.
-        Patience::None => waiter.is_notified(),
+        Patience::None => false,
         Patience::Until(deadline) => {
             let host = PyHost::new();
             let condition = &this.condition;
             let result = host.detached(|| {
                 let mut parking = Parking::new(Kind::Condition, condition, this.address(), deadline, &host);
-                condition.wait(&waiter, &mut parking)
+                condition.wait(&place, &mut parking)
             });
             if result == Err(Stop::Interrupted) {
                 raised = Some(fetch(py));
@@ -178,12 +179,14 @@ fn wait(py: Python<'_>, this: Me<'_>, patience: Patience) -> PyResult<bool> {
             result.is_ok()
         }
     };
-    let notified = notified || !this.condition.withdraw(&waiter);
+    let notified = notified || !this.condition.withdraw(&mut place);
     if raised.is_some() && notified {
         // The notification was for a thread that leaves by an exception: another one gets it.
         this.condition.notify(1);
     }
-    this.acquire_restore(py, saved)?;
+    let restored = this.acquire_restore(py, saved);
+    this.condition.leave(place);
+    restored?;
     match raised {
         Some(error) => Err(error),
         None => Ok(notified),

@@ -5,8 +5,8 @@ mod model;
 
 use model::{Arc, Cell, Leaves, check, parking, spawn, ways_to_leave};
 use raddle::park::{Alone, Host};
-use raddle::sync::{Condition, RawLock, Waiter};
-use raddle::trace::Kind;
+use raddle::sync::{Condition, Place, RawLock};
+use raddle::trace::{Kind, Resource};
 
 /// A condition with a lock, as hosts use the two.
 #[derive(Default)]
@@ -29,7 +29,13 @@ impl Shared {
 
     /// Waits in a place taken before; whether it was notified. A [`Stop`](raddle::park::Stop) does not
     /// say that it was not: withdrawing decides.
-    fn wait(&self, place: &std::sync::Arc<Waiter>, host: &dyn Host) -> bool {
+    fn wait(&self, mut place: Place, host: &dyn Host) -> bool {
+        let notified = self.wait_in(&mut place, host);
+        self.condition.leave(place);
+        notified
+    }
+
+    fn wait_in(&self, place: &mut Place, host: &dyn Host) -> bool {
         let waited = self.condition.wait(place, &mut parking(Kind::Condition, &self.condition, host));
         waited.is_ok() || !self.condition.withdraw(place)
     }
@@ -47,7 +53,7 @@ fn a_notification_between_enlisting_and_sleeping_is_not_lost() {
             notifier.value.set(1);
             assert_eq!(notifier.condition.notify(1), 1);
         });
-        assert!(shared.wait(&place, &Alone));
+        assert!(shared.wait(place, &Alone));
         // A notification also hands over what was done before it.
         assert_eq!(shared.value.get(), 1);
         notifier.join().unwrap();
@@ -67,10 +73,11 @@ fn a_change_made_under_the_lock_is_always_noticed() {
                 spawn(move || {
                     shared.acquire(me);
                     while shared.value.get() == 0 {
-                        let place = shared.condition.enlist();
+                        let mut place = shared.condition.enlist();
                         shared.release(me);
-                        assert!(shared.wait(&place, &Alone));
+                        assert!(shared.wait_in(&mut place, &Alone));
                         shared.acquire(me);
+                        shared.condition.leave(place);
                     }
                     shared.release(me);
                 })
@@ -94,10 +101,10 @@ fn the_first_in_line_is_notified_first() {
         let first = shared.condition.enlist();
         let second = shared.condition.enlist();
         let in_first = Arc::clone(&shared);
-        let in_first = spawn(move || assert!(in_first.wait(&first, &Alone)));
+        let in_first = spawn(move || assert!(in_first.wait(first, &Alone)));
         let in_second = Arc::clone(&shared);
         let in_second = spawn(move || {
-            assert!(in_second.wait(&second, &Alone));
+            assert!(in_second.wait(second, &Alone));
             assert_eq!(in_second.value.get(), 1);
         });
         assert_eq!(shared.condition.notify(1), 1);
@@ -117,7 +124,7 @@ fn either_a_waiter_withdraws_or_it_is_notified() {
             let shared = Arc::new(Shared::default());
             let place = shared.condition.enlist();
             let waiter = Arc::clone(&shared);
-            let waiter = spawn(move || waiter.wait(&place, &Leaves::at(at, stop)));
+            let waiter = spawn(move || waiter.wait(place, &Leaves::at(at, stop)));
             let given = shared.condition.notify(1);
             assert_eq!(given == 1, waiter.join().unwrap());
             assert_eq!(shared.condition.waiters(), 0);
@@ -134,9 +141,9 @@ fn a_notification_goes_past_one_that_withdrew() {
             let first = shared.condition.enlist();
             let second = shared.condition.enlist();
             let leaves = Arc::clone(&shared);
-            let leaves = spawn(move || leaves.wait(&first, &Leaves::at(at, stop)));
+            let leaves = spawn(move || leaves.wait(first, &Leaves::at(at, stop)));
             let stays = Arc::clone(&shared);
-            let stays = spawn(move || stays.wait(&second, &Alone));
+            let stays = spawn(move || stays.wait(second, &Alone));
             assert_eq!(shared.condition.notify(1), 1);
             if leaves.join().unwrap() {
                 // The one notification was its own: the second is still in line.
@@ -146,4 +153,45 @@ fn a_notification_goes_past_one_that_withdrew() {
             assert_eq!(shared.condition.notify(1), 0);
         });
     }
+}
+
+/// *Seeded*: `leave` without waking the next; `withdraw` of a waiter that is notified but not woken leaving the count
+/// of those notified as it was.
+#[test]
+fn those_notified_together_are_all_woken() {
+    for (at, stop) in ways_to_leave() {
+        check(2, move || {
+            let shared = Arc::new(Shared::default());
+            let first = shared.condition.enlist();
+            let second = shared.condition.enlist();
+            let in_first = Arc::clone(&shared);
+            let in_first = spawn(move || in_first.wait(first, &Leaves::at(at, stop)));
+            let in_second = Arc::clone(&shared);
+            let in_second = spawn(move || in_second.wait(second, &Alone));
+            let given = shared.condition.notify(2);
+            // The first had left, or is one of the two.
+            assert_eq!(given == 2, in_first.join().unwrap());
+            assert!(in_second.join().unwrap());
+            assert_eq!(shared.condition.waiters(), 0);
+            assert_eq!(shared.condition.notify(1), 0);
+        });
+    }
+}
+
+/// *Seeded*: `hurry` that wakes only one, or nobody.
+#[test]
+fn who_looks_wakes_those_whose_turn_has_not_come() {
+    check(2, || {
+        let shared = Arc::new(Shared::default());
+        let mut first = shared.condition.enlist();
+        let second = shared.condition.enlist();
+        let in_second = Arc::clone(&shared);
+        let in_second = spawn(move || in_second.wait(second, &Alone));
+        assert_eq!(shared.condition.notify(2), 2);
+        // The first is woken, but does not come to leave.
+        shared.condition.hurry();
+        assert!(in_second.join().unwrap());
+        assert!(shared.wait_in(&mut first, &Alone));
+        shared.condition.leave(first);
+    });
 }

@@ -12,7 +12,7 @@ mod raw_rlock;
 mod semaphore;
 
 pub use barrier::{Arrival, Barrier, BarrierError, Phase};
-pub use condition::{Condition, Waiter};
+pub use condition::{Condition, Place};
 pub use event::Event;
 pub use mutex::{Condvar, Mutex, MutexGuard};
 pub use raw_lock::{NotLocked, RawLock};

@@ -167,13 +167,15 @@ impl Condvar {
 
     fn wait_until<'a, T: ?Sized>(&self, guard: MutexGuard<'a, T>, deadline: Deadline) -> (MutexGuard<'a, T>, bool) {
         let mutex = guard.mutex;
-        let waiter = self.condition.enlist();
+        let mut place = self.condition.enlist();
         drop(guard);
         // `Alone` never interrupts, so the only `Stop` is the deadline.
         let mut parking = Parking::new(Kind::Condition, &self.condition, 0, deadline, &Alone);
-        let notified = self.condition.wait(&waiter, &mut parking).is_ok() || !self.condition.withdraw(&waiter);
+        let notified = self.condition.wait(&place, &mut parking).is_ok() || !self.condition.withdraw(&mut place);
         drop(parking);
-        (mutex.lock(), notified)
+        let guard = mutex.lock();
+        self.condition.leave(place);
+        (guard, notified)
     }
 
     /// Wakes one waiter, the longest waiting. Usable with and without the mutex held.

@@ -171,6 +171,11 @@ pub trait Resource: Sync {
     /// Called with a waiter held still, so that the object is alive; takes only short locks.
     fn wakers(&self, kind: Kind, out: &mut Vec<Waker>) -> Claim;
 
+    /// Wakes those that have been given what they wait for, and sleep on only until it is their turn to use it.
+    ///
+    /// Called by who looks at such a sleeper: awake, it waits for something that can be told.
+    fn hurry(&self) {}
+
     /// Whether another process may end any wait for it: nothing in this one can prove that a wait has no end.
     fn is_outside(&self) -> bool {
         false

@@ -335,12 +335,19 @@ impl Thread {
     pub fn stuck(&self) -> Option<Stuck> {
         let wait = self.wait.lock();
         let wait = wait.as_ref()?;
-        if wait.facts.timed || !wait.asleep {
+        if !wait.asleep {
             return None;
         }
         // SAFETY: the record's lock is held, so the waiter is still inside and keeps both alive.
         let (object, word) = unsafe { (&*wait.object, &*wait.word) };
-        if word.load(Ordering::SeqCst) != wait.expected {
+        let asleep = || word.load(Ordering::SeqCst) == wait.expected;
+        if !asleep() {
+            return None;
+        }
+        if self.token() != thread_token() {
+            object.hurry();
+        }
+        if wait.facts.timed || !asleep() {
             return None;
         }
         let mut wakers = Vec::new();
