@@ -445,7 +445,7 @@ class Channel:
         outgoing: int,
         loads: Callable[[Any], Any],
         decode: Callable[[int, bytearray], Any],
-        unheard: bool = False,
+        is_workers: bool = False,
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

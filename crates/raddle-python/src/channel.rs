@@ -6,6 +6,7 @@
 use crate::args::{self, Patience, patience};
 use crate::error::fetch;
 use crate::gil::{self, PyHost};
+use crate::message::PyMessage;
 use crate::plain;
 use crate::queue::{empty, full, shut_down};
 use crate::watch::Watch;
@@ -14,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
 use pyo3::{IntoPyObjectExt, ffi};
 use raddle::ipc::watch::Awaited;
-use raddle::ipc::{Bell, Channel, Limits, Memory, RecvError, SendError, fetch_memory};
+use raddle::ipc::{Bell, Bytes, Channel, Limits, Memory, RecvError, SendError, fetch_memory};
 use raddle::park::{Deadline, Outside, Parking, Stop, now};
 use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Waker};
@@ -168,8 +169,15 @@ impl PyChannel {
         self.used.store(true, Ordering::Relaxed);
         let channel = &ends.outgoing;
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let attempt = |host: &PyHost| {
-            if length < LARGE { channel.try_send(tag, parts) } else { host.detached(|| channel.try_send(tag, parts)) }
+        let mut parcel = None;
+        let mut attempt = |host: &PyHost| {
+            if length < LARGE {
+                return channel.try_send(tag, parts);
+            }
+            host.detached(|| match parcel.get_or_insert_with(|| channel.parcel(parts)) {
+                Some(parcel) => channel.try_send_parcel(tag, parcel),
+                None => channel.try_send(tag, parts),
+            })
         };
         let host = PyHost::new();
         let asked = self.asked((Kind::QueuePut, Kind::Send), name, &host, patience);
@@ -226,7 +234,7 @@ impl PyChannel {
                 Err(RecvError::Gone) => return Err(PyEOFError::new_err(())),
                 Err(RecvError::Failed(error)) => return Err(failed(error)),
                 // Another reader has taken the one that room was made for.
-                Err(RecvError::NoRoom(..)) => continue,
+                Err(RecvError::NoRoom(..) | RecvError::Apart) => continue,
                 Err(RecvError::Busy) => true,
                 Err(RecvError::Empty) => {
                     channel.nothing_there();
@@ -286,6 +294,14 @@ impl PyChannel {
                 Ok((size, tag)) => return Ok(Ok(Some((Found::Small(size), tag)))),
                 Err(RecvError::NoRoom(size, _)) if size > most => return Ok(Ok(None)),
                 Err(RecvError::NoRoom(size, tag)) => (size, tag),
+                Err(RecvError::Apart) => {
+                    let (region, tag) = match host.detached(|| channel.try_recv_apart()) {
+                        Ok(received) => received,
+                        Err(error) => return Ok(Err(error)),
+                    };
+                    let message = Bound::new(py, PyMessage::from(Bytes::from(region)))?;
+                    return Ok(Ok(Some((Found::Object(message.into_any()), tag))));
+                }
                 Err(error) => return Ok(Err(error)),
             };
             let (bytes, room) = if mutable(tag) { bytearray(py, size)? } else { uninit_bytes(py, size)? };
@@ -422,10 +438,10 @@ pub(crate) fn with_parts<R>(data: &Bound<'_, PyAny>, with: impl FnOnce(&[&[u8]])
 
 #[pymethods]
 impl PyChannel {
-    /// Takes over the two descriptors. `outgoing` is the lane that is written to; -1: a queue. `unheard`: the other
-    /// party's end is known by other means.
+    /// Takes over the two descriptors. `outgoing` is the lane that is written to; -1: a queue. `is_workers`: one process
+    /// is on each side, whose end is known by other means and is the channel's.
     #[new]
-    #[pyo3(signature = (file, bell, incoming, outgoing, loads, decode, unheard=false))]
+    #[pyo3(signature = (file, bell, incoming, outgoing, loads, decode, is_workers=false))]
     fn new(
         file: RawFd,
         bell: RawFd,
@@ -433,7 +449,7 @@ impl PyChannel {
         outgoing: i64,
         loads: Py<PyAny>,
         decode: Py<PyAny>,
-        unheard: bool,
+        is_workers: bool,
     ) -> PyResult<Self> {
         if file < 0 || bell < 0 {
             return Err(PyValueError::new_err("invalid handle"));
@@ -445,7 +461,7 @@ impl PyChannel {
         let outgoing = u64::try_from(outgoing).unwrap_or(incoming);
         let incoming = Channel::open(Arc::clone(&file), incoming, bell.clone()).map_err(failed)?;
         let outgoing = Channel::open(file, outgoing, bell).map_err(failed)?;
-        let ends = Ends { incoming, outgoing: if unheard { outgoing.unheard() } else { outgoing } };
+        let ends = Ends { incoming, outgoing: if is_workers { outgoing.unheard().apart() } else { outgoing } };
         Ok(Self { ends: Spin::new(Some(Arc::new(ends))), loads, decode, is_pipe, used: AtomicBool::new(false) })
     }
 
@@ -541,7 +557,7 @@ impl PyChannel {
             let received = if size < LARGE { take() } else { host.detached(take) };
             Ok(match received {
                 Ok((found, _)) => Ok(Some(found)),
-                Err(RecvError::NoRoom(..)) => Ok(None),
+                Err(RecvError::NoRoom(..) | RecvError::Apart) => Ok(None),
                 Err(error) => Err(error),
             })
         })?;

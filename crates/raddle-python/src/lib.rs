@@ -17,6 +17,7 @@ mod exact;
 mod future;
 mod gil;
 mod lock;
+mod message;
 mod named;
 mod native;
 mod observe;
@@ -75,7 +76,7 @@ mod _raddle {
         semlock::add(module)?;
         let module = module.cast::<PyModule>()?;
         module.add_class::<channel::PyChannel>()?;
-        module.add_class::<tasks::PyMessage>()?;
+        module.add_class::<message::PyMessage>()?;
         module.add_class::<tasks::PyTask>()?;
         module.add_class::<workers::PyWorkers>()?;
         module.add_class::<serve::PyServer>()?;

@@ -6,6 +6,7 @@
 use crate::channel::{PICKLE, PyChannel, Raw, Small};
 use crate::error::{discard, into_value};
 use crate::gil::{self, PyHost};
+use crate::message::PyMessage;
 use crate::named::{Last, Named};
 use crate::plain;
 use crate::tasks::{BUFFERS, CALL, CALL_BUFFERS};
@@ -118,8 +119,11 @@ fn bytes_of<'a>(data: &'a Raw<'_, '_>) -> &'a [u8] {
         Raw::Small(bytes) => bytes,
         Raw::Object(object) => match object.cast_exact::<PyBytes>() {
             Ok(bytes) => bytes.as_bytes(),
-            // SAFETY: the object is new and known to nobody else; the bytes are not kept beyond this look.
-            Err(_) => object.cast_exact::<PyByteArray>().map_or(&[], |bytes| unsafe { bytes.as_bytes() }),
+            Err(_) => match object.cast_exact::<PyByteArray>() {
+                // SAFETY: the object is new and known to nobody else; the bytes are not kept beyond this look.
+                Ok(bytes) => unsafe { bytes.as_bytes() },
+                Err(_) => object.cast_exact::<PyMessage>().map_or(&[], |message| message.get().bytes()),
+            },
         },
     }
 }

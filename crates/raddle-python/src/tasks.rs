@@ -4,16 +4,16 @@
 //! pickler at all. How everything else is pickled, `raddle.multiprocessing` says: see [`set_pickling`].
 
 use crate::channel::{PICKLE, with_parts};
-use crate::error::{discard, fetch};
+use crate::error::discard;
 use crate::gil;
+use crate::message::PyMessage;
 use crate::named::{Last, Named};
 use crate::plain;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyFunction, PyModule, PyTuple, PyType};
-use pyo3::{IntoPyObjectExt, ffi, intern};
+use pyo3::{IntoPyObjectExt, intern};
 use raddle::workers::Reply;
-use std::ffi::c_int;
 use std::sync::{Arc, OnceLock};
 
 /// As [`PICKLE`], which of a task is one of function, arguments and keywords; with large buffers outside of it.
@@ -57,30 +57,9 @@ pub(crate) fn decode<'py>(py: Python<'py>, reply: &Arc<Reply>) -> PyResult<Bound
     }
     let data = match reply.bytes.len() < LARGE {
         true => PyBytes::new(py, &reply.bytes).into_any(),
-        false => Bound::new(py, PyMessage { reply: Arc::clone(reply) })?.into_any(),
+        false => Bound::new(py, PyMessage::from(Arc::clone(reply)))?.into_any(),
     };
     gil::call(pickling()?.decode.bind(py), &[&reply.tag.into_bound_py_any(py)?, &data])
-}
-
-/// The bytes of a message, for objects that are made of them without copying.
-#[pyclass(frozen, module = "raddle._raddle", name = "Message")]
-pub(crate) struct PyMessage {
-    reply: Arc<Reply>,
-}
-
-#[pymethods]
-impl PyMessage {
-    /// Writable: what is made of the message is the only thing that uses it.
-    unsafe fn __getbuffer__(this: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        let bytes = &this.get().reply.bytes;
-        // SAFETY: a view to be filled in; the bytes live as long as the object, which the view keeps, and are not moved.
-        // Nothing else reads or writes them from here on: see `decode`.
-        let result = unsafe {
-            let start = bytes.as_ptr().cast_mut().cast();
-            ffi::PyBuffer_FillInfo(view, this.as_ptr(), start, bytes.len() as ffi::Py_ssize_t, 0, flags)
-        };
-        if result == 0 { Ok(()) } else { Err(fetch(this.py())) }
-    }
 }
 
 /// What a task's message is made of.

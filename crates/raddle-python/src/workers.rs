@@ -208,8 +208,8 @@ struct Batch<'a, 'py> {
 impl<'py> Batch<'_, 'py> {
     /// The future of a task that is sent now or soon. A large message goes alone: it is copied once, to where it is read.
     fn put(&mut self, py: Python<'py>, task: &Task) -> PyResult<Bound<'py, PyAny>> {
-        let message =
-            task.with_message(py, |tag, parts| (!is_large(parts)).then(|| Message { tag, bytes: parts.concat() }))?;
+        let message = task
+            .with_message(py, |tag, parts| (!is_large(parts)).then(|| Message { tag, bytes: parts.concat().into() }))?;
         let Some(message) = message else {
             self.send();
             return put(py, self.workers, task, 0, None);

@@ -122,7 +122,10 @@ impl World {
     fn take_back(&mut self, slot: Slot) -> bool {
         let ring = std::mem::take(&mut self.workers.get_mut(&slot).expect("it exists").ring);
         for id in &ring {
-            assert!(self.plan.taken_back(slot, *id, Message { tag: 0, bytes: Vec::new() }), "it was the worker's");
+            assert!(
+                self.plan.taken_back(slot, *id, Message { tag: 0, bytes: Vec::new().into() }),
+                "it was the worker's"
+            );
         }
         !ring.is_empty()
     }
@@ -131,7 +134,7 @@ impl World {
         match *event {
             Event::Submit { retries } if !self.plan.is_closed() => {
                 let next = self.retries.len() as Id + 1;
-                let id = self.plan.submit(next, Message { tag: 0, bytes: Vec::new() }, retries, None, self.now);
+                let id = self.plan.submit(next, Message { tag: 0, bytes: Vec::new().into() }, retries, None, self.now);
                 assert_eq!(id, next);
                 self.retries.insert(id, retries);
             }
@@ -257,7 +260,7 @@ proptest! {
 fn a_task_behind_a_long_one_goes_to_an_idle_worker() {
     let rules = Rules { workers: 2, least: 0, tasks_per_worker: 0, idle: 0, failures: 3 };
     let mut plan: Plan<Id> = Plan::new(rules);
-    let message = || Message { tag: 0, bytes: Vec::new() };
+    let message = || Message { tag: 0, bytes: Vec::new().into() };
     let slots = plan.start(2, 0);
     plan.is_reachable(slots[0]);
     plan.is_reachable(slots[1]);

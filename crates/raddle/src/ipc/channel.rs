@@ -14,6 +14,7 @@
 //! not fair.
 #![allow(unsafe_code)]
 
+use super::apart::{LABEL, Parcel, Region};
 use super::bell::{Bell, HUNG_UP};
 use super::memory::{Damaged, Header, Memory, RINGS, SMALLEST};
 use super::process::Identity;
@@ -75,7 +76,9 @@ const WHAT: u64 = 3 << 62;
 /// Below the kind of a record, a message's word has its tag, and below that its length.
 const TAG_SHIFT: u32 = 56;
 const MOST_TAGS: u8 = 63;
-const LENGTH: u64 = (1 << TAG_SHIFT) - 1;
+/// What is in the ring only says where the message is.
+const APART: u64 = 1 << (TAG_SHIFT - 1);
+const LENGTH: u64 = APART - 1;
 
 /// No channel gets as far as this within its ring, at any speed.
 const FARTHEST: u64 = 1 << 62;
@@ -85,6 +88,9 @@ const PIECE: u64 = SMALLEST;
 
 /// A message longer than this is checked against the memory that there is before room is made for it.
 const DOUBTED: u64 = 1 << 20;
+
+/// From this size on a message may be apart.
+const LARGE: usize = 1 << 20;
 
 /// From so many waiting bytes on, large messages may wait a little: see [`Channel::is_far_ahead`].
 const FAR_AHEAD: u64 = 4 << 20;
@@ -123,6 +129,8 @@ pub enum RecvError {
     Gone,
     /// The next one has this many bytes and this tag, and no room was given for it. It stays.
     NoRoom(usize, u8),
+    /// The next one is apart, and is taken by [`try_recv_apart`](Channel::try_recv_apart). It stays.
+    Apart,
     /// The shared memory is damaged.
     Failed(io::Error),
 }
@@ -183,6 +191,8 @@ pub struct Channel {
     selected: AtomicBool,
     /// Whether a message may be sent to nobody: its sender knows of the end of the other party by other means.
     unheard: bool,
+    /// Whether large messages are sent apart.
+    apart: bool,
 }
 
 impl Resource for Channel {
@@ -195,7 +205,14 @@ impl Resource for Channel {
 /// The next record, as a reader finds it.
 enum Next {
     Nothing,
-    Message(Ring, u8, u64),
+    Message(Record),
+}
+
+struct Record {
+    ring: Ring,
+    tag: u8,
+    length: u64,
+    is_apart: bool,
 }
 
 impl Channel {
@@ -208,13 +225,21 @@ impl Channel {
         let header = memory.header();
         let limits =
             Limits { items: header.items.load(Ordering::Relaxed), bytes: header.bytes.load(Ordering::Relaxed) };
-        Ok(Channel { memory, bell, limits, selected: AtomicBool::new(false), unheard: false })
+        Ok(Channel { memory, bell, limits, selected: AtomicBool::new(false), unheard: false, apart: false })
     }
 
     /// Sends without a look at whether the other party is still there, which would be a system call for each message.
     #[must_use]
     pub fn unheard(mut self) -> Channel {
         self.unheard = true;
+        self
+    }
+
+    /// Sends large messages apart from the rings (see `apart`): for a channel with one process on each side, which ends
+    /// with either.
+    #[must_use]
+    pub fn apart(mut self) -> Channel {
+        self.apart = true;
         self
     }
 
@@ -299,6 +324,31 @@ impl Channel {
     /// # Errors
     /// [`SendError`].
     pub fn try_send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
+        self.send(tag, 0, parts)
+    }
+
+    /// Writes a message to where the reader will have it, if it is large and this channel does that: to be sent by
+    /// [`try_send_parcel`](Self::try_send_parcel). `None` if it has to go through a ring.
+    pub fn parcel(&self, parts: &[&[u8]]) -> Option<Parcel> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if !self.apart || length < LARGE {
+            return None;
+        }
+        let claim = |bytes| self.header().claimed.fetch_add(bytes, Ordering::Relaxed);
+        Parcel::write(self.memory.file(), self.memory.lane(), parts, claim)
+    }
+
+    /// As [`try_send`](Self::try_send), of a message that has been written. Can be tried again.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn try_send_parcel(&self, tag: u8, parcel: &mut Parcel) -> Result<(), SendError> {
+        self.send(tag, APART, &[&parcel.label()])?;
+        parcel.is_sent();
+        Ok(())
+    }
+
+    fn send(&self, tag: u8, flag: u64, parts: &[&[u8]]) -> Result<(), SendError> {
         if !self.unheard && self.bell.is_hung_up() {
             return Err(SendError::Gone);
         }
@@ -313,7 +363,8 @@ impl Channel {
         if !self.has_room(&ours, &theirs, length)? {
             return Err(SendError::Full);
         }
-        self.place(&mut ours, &theirs, tag & MOST_TAGS, parts, length)?;
+        let what = MESSAGE | flag | u64::from(tag & MOST_TAGS) << TAG_SHIFT;
+        self.place(&mut ours, &theirs, what, parts, length)?;
         ours[written::COUNT] = ours[written::COUNT].wrapping_add(1);
         ours[written::BYTES] = ours[written::BYTES].wrapping_add(length);
         // Who selects the descriptor by means of its own must not miss it: it is rung before. Our own waiters can look
@@ -337,7 +388,7 @@ impl Channel {
         &self,
         ours: &mut Fields,
         theirs: &Fields,
-        tag: u8,
+        what: u64,
         parts: &[&[u8]],
         length: u64,
     ) -> Result<(), SendError> {
@@ -405,7 +456,7 @@ impl Channel {
                 ours[written::SHUT] = ours[written::SHUT] % QUIET_STEP + quiet * QUIET_STEP;
             }
         }
-        ring.put_word(at, MESSAGE | u64::from(tag) << TAG_SHIFT | length);
+        ring.put_word(at, what | length);
         let mut to = at + WORD;
         for part in parts {
             ring.write(to, part);
@@ -507,12 +558,16 @@ impl Channel {
             let number = word & !WHAT;
             match word & WHAT {
                 MESSAGE => {
-                    let (tag, number) = ((number >> TAG_SHIFT) as u8, number & LENGTH);
+                    let (tag, is_apart) = ((number >> TAG_SHIFT) as u8, number & APART != 0);
+                    let number = number & LENGTH;
                     let fits = number <= readable && WORD + padded(number) <= readable;
                     if !fits || (number > DOUBTED && number > self.memory.held()?) {
                         return Err(Damaged("a message that is longer than what was written").into());
                     }
-                    return Ok(Next::Message(ring, tag, number));
+                    if is_apart && number != LABEL as u64 {
+                        return Err(Damaged("a large message that is nowhere").into());
+                    }
+                    return Ok(Next::Message(Record { ring, tag, length: number, is_apart }));
                 }
                 SKIP if number > 0 && number <= readable && number.is_multiple_of(WORD) => {
                     ours[read::HEAD] = head + number;
@@ -540,6 +595,39 @@ impl Channel {
         &self,
         room: impl FnOnce(usize, u8) -> Option<NonNull<u8>>,
     ) -> Result<(usize, u8), RecvError> {
+        self.take(|record, at| {
+            if record.is_apart {
+                return Err(RecvError::Apart);
+            }
+            let tag = record.tag;
+            let size =
+                usize::try_from(record.length).map_err(|_| Damaged("a message that is too long for this machine"))?;
+            let Some(to) = room(size, tag) else { return Err(RecvError::NoRoom(size, tag)) };
+            // SAFETY: the caller's; `next` has checked that the message is inside the ring.
+            unsafe { record.ring.read(at, to, size) };
+            Ok((size, tag))
+        })
+    }
+
+    /// Takes the next message, which is apart. Nothing is copied.
+    ///
+    /// # Errors
+    /// [`RecvError`]; [`NoRoom`](RecvError::NoRoom) if it is in the ring.
+    pub fn try_recv_apart(&self) -> Result<(Region, u8), RecvError> {
+        self.take(|record, at| {
+            if !record.is_apart {
+                return Err(RecvError::NoRoom(usize::try_from(record.length).unwrap_or(usize::MAX), record.tag));
+            }
+            let mut label = [0; LABEL];
+            // SAFETY: `next` has checked that the record is inside the ring and has this length.
+            unsafe { record.ring.read(at, NonNull::from(&mut label).cast(), LABEL) };
+            let region = Region::open(self.memory.file(), self.memory.lane(), label)?;
+            Ok((region, record.tag))
+        })
+    }
+
+    /// Takes the next message out if `with` makes something of it; that is given the position of its bytes.
+    fn take<R>(&self, with: impl FnOnce(&Record, u64) -> Result<R, RecvError>) -> Result<R, RecvError> {
         let header = self.header();
         let Some(holding) = self.hold(&header.readers) else { return Err(RecvError::Busy) };
         let theirs = Self::state(&header.writers)?;
@@ -552,18 +640,16 @@ impl Channel {
             self.leave(&holding, &mut ours)?;
         }
         let ring = ours[read::RING];
-        let (from, tag, length) = match self.next(&mut ours, &theirs)? {
-            Next::Message(from, tag, length) => (from, tag, length),
+        let record = match self.next(&mut ours, &theirs)? {
+            Next::Message(record) => record,
             // Otherwise a wait for a message and a look for one would take turns for ever.
             Next::Nothing if theirs[written::COUNT] != ours[read::COUNT] => {
                 return Err(Damaged("messages that are counted and not there").into());
             }
             Next::Nothing => return Err(if shut == 0 { RecvError::Empty } else { RecvError::Shut }),
         };
-        let size = usize::try_from(length).map_err(|_| Damaged("a message that is too long for this machine"))?;
-        let Some(to) = room(size, tag) else { return Err(RecvError::NoRoom(size, tag)) };
-        // SAFETY: the caller's; `next` has checked that the message is inside the ring.
-        unsafe { from.read(ours[read::HEAD] + WORD, to, size) };
+        let result = with(&record, ours[read::HEAD] + WORD)?;
+        let length = record.length;
         ours[read::HEAD] += WORD + padded(length);
         ours[read::COUNT] = ours[read::COUNT].wrapping_add(1);
         ours[read::BYTES] = ours[read::BYTES].wrapping_add(length);
@@ -577,7 +663,12 @@ impl Channel {
         if self.selected.load(Ordering::Relaxed) {
             self.settle();
         }
-        Ok((size, tag))
+        Ok(result)
+    }
+
+    /// Gives the memory of the rings back: nobody sends or receives any more. What was apart is its receiver's.
+    pub fn end(&self) {
+        self.memory.give_all_back();
     }
 
     /// Gives the memory of the ring that readers have left back. Writers keep away from it until that is committed.

@@ -46,6 +46,8 @@ pub(crate) struct Header {
     pub(crate) selected: AtomicU64,
     /// A number that one process leaves for another.
     pub(crate) request: AtomicU64,
+    /// How many bytes of the lane's part of the file have been claimed for messages apart from the rings.
+    pub(crate) claimed: AtomicU64,
     pub(crate) writers: Side,
     pub(crate) readers: Side,
 }
@@ -112,6 +114,7 @@ impl Memory {
                     bytes: AtomicU64::new(bytes),
                     selected: AtomicU64::new(0),
                     request: AtomicU64::new(0),
+                    claimed: AtomicU64::new(0),
                     writers: Side::new(),
                     readers: Side::new(),
                 });
@@ -143,6 +146,11 @@ impl Memory {
         }
         memory.lanes = lanes;
         Ok(memory)
+    }
+
+    /// Which lane of the file it is.
+    pub(crate) fn lane(&self) -> u64 {
+        self.lane
     }
 
     /// The file.
@@ -217,6 +225,13 @@ impl Memory {
     fn allocate(&self, flags: libc::c_int, from: u64, size: u64) -> io::Result<()> {
         // SAFETY: a descriptor, flags and a range.
         retried(|| unsafe { libc::fallocate(self.file.as_raw_fd(), flags, from as libc::off_t, size as libc::off_t) })
+    }
+
+    /// Gives the memory of all rings back. Nothing may be read or written any more.
+    pub(crate) fn give_all_back(&self) {
+        for ring in 0..RINGS {
+            self.give_back(ring);
+        }
     }
 
     /// How many bytes of memory the file really has: no message can be longer.

@@ -7,11 +7,14 @@
 //! - `side`: lock, event and committed state of the writers, and of the readers.
 //! - `memory`: the anonymous file and its mappings.
 //! - `ring`: words and bytes in a piece of it.
+//! - `apart`: large messages, each in a stretch of the file of its own.
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
 //! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are
 //!   in; `watch`: who waits for whom.
 
+#[cfg(not(raddle_loom))]
+mod apart;
 #[cfg(not(raddle_loom))]
 mod arena;
 #[cfg(not(raddle_loom))]
@@ -30,6 +33,8 @@ pub mod side;
 #[cfg(not(raddle_loom))]
 pub mod watch;
 
+#[cfg(not(raddle_loom))]
+pub use apart::{Bytes, Parcel, Region};
 #[cfg(not(raddle_loom))]
 pub use arena::{Arena, SemLock, Waiter, Waiters};
 #[cfg(not(raddle_loom))]

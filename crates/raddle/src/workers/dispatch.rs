@@ -5,7 +5,7 @@ use super::plan::{Counts, Id, Lost, Message, Phase, Plan, Replied, Rules, Slot, 
 use super::times::{Measured, Times};
 use super::watch::{Process, Watch, spawn};
 use super::{NUMBER, SHIFT, TAIL, kind, stop_signal};
-use crate::ipc::{Bell, Channel, RecvError, SendError, fetch_memory};
+use crate::ipc::{Bell, Bytes, Channel, RecvError, SendError, fetch_memory};
 use crate::park::{Alone, Deadline, Parking, now};
 use crate::trace::Kind;
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub struct Reply {
     /// The host's part of the tag.
     pub tag: u8,
     /// The host's bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// Why there will be no reply.
@@ -139,8 +139,13 @@ impl Post {
 
     /// Sends a message. A worker that is about to sleep may have the lock for some instructions.
     fn send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
+        let mut parcel = self.tasks.parcel(parts);
         for _ in 0..PATIENCE {
-            match self.tasks.try_send(tag, parts) {
+            let sent = match &mut parcel {
+                Some(parcel) => self.tasks.try_send_parcel(tag, parcel),
+                None => self.tasks.try_send(tag, parts),
+            };
+            match sent {
                 Err(SendError::Busy) => std::thread::yield_now(),
                 other => return other,
             }
@@ -380,7 +385,7 @@ impl<H: Host> Workers<H> {
         let (file, bell) = (Arc::new(file), Bell::Socket(Arc::new(bell)));
         let opened = (|| {
             let post = Post {
-                tasks: Channel::open(Arc::clone(&file), 0, bell.clone())?.unheard(),
+                tasks: Channel::open(Arc::clone(&file), 0, bell.clone())?.unheard().apart(),
                 replies: Channel::open(file, 1, bell)?,
                 process: Process::open(pid)?,
                 kill_at: None,
@@ -495,14 +500,14 @@ impl<T: Send + 'static> State<T> {
         limit: Option<u64>,
         out: &mut Deliveries<T>,
     ) -> Id {
-        let message = |tag| Message { tag, bytes: parts.concat() };
+        let message = |tag| Message { tag, bytes: parts.concat().into() };
         let first = self.plan.pending() == 0;
         let moment = now();
         if retries > 0 || !first {
             return self.plan.submit(task, message(tag), retries, limit, moment);
         }
         // A message that can go out at once is not copied first.
-        let id = self.plan.submit(task, Message { tag, bytes: Vec::new() }, 0, limit, moment);
+        let id = self.plan.submit(task, Message { tag, bytes: Vec::new().into() }, 0, limit, moment);
         if let Some(Step::Send(slot, _)) = self.plan.step(moment) {
             let begins = self.plan.task(id).is_some_and(|task| host.begins(task));
             if !begins {
@@ -628,7 +633,7 @@ impl<T: Send + 'static> State<T> {
                     }
                 },
                 Err(RecvError::Empty | RecvError::Shut | RecvError::Gone) => break false,
-                Err(RecvError::Busy | RecvError::NoRoom(..)) => {
+                Err(RecvError::Busy | RecvError::NoRoom(..) | RecvError::Apart) => {
                     post.look_at = Some(now() + WRITING);
                     break false;
                 }
@@ -685,6 +690,9 @@ impl<T: Send + 'static> State<T> {
         let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(slot, id));
         let Some(post) = self.posts.remove(&slot) else { return };
         self.times.ended(post.cpu());
+        // What its results are made of may keep the file for long: not the rest of it.
+        post.tasks.end();
+        post.replies.end();
         watch.remove(post.replies.bell().fd());
         watch.remove(post.process.fd.as_raw_fd());
         let mut lost = self.plan.died(slot);
@@ -807,24 +815,31 @@ fn is_due(at: Option<u64>, moment: u64) -> bool {
 }
 
 /// Takes the next message of a channel: its tag, its bytes, and the `N` bytes behind them.
-fn take<const N: usize>(channel: &Channel) -> Result<(u8, Vec<u8>, [u8; N]), RecvError> {
+fn take<const N: usize>(channel: &Channel) -> Result<(u8, Bytes, [u8; N]), RecvError> {
     let mut bytes = Vec::<u8>::new();
     // SAFETY: room for as many bytes as are asked for.
-    let (length, tag) = unsafe {
+    let copied = unsafe {
         channel.try_recv(|length, _| {
             bytes.try_reserve_exact(length).ok()?;
             let start = NonNull::new(bytes.as_mut_ptr())?;
             // What is about to be written to, and nothing else has.
             fetch_memory(start, length);
             Some(start)
-        })?
+        })
     };
-    // SAFETY: that many bytes have been written.
-    unsafe { bytes.set_len(length) };
+    let (mut bytes, tag): (Bytes, _) = match copied {
+        Ok((length, tag)) => {
+            // SAFETY: that many bytes have been written.
+            unsafe { bytes.set_len(length) };
+            (bytes.into(), tag)
+        }
+        Err(RecvError::Apart) => channel.try_recv_apart().map(|(region, tag)| (region.into(), tag))?,
+        Err(error) => return Err(error),
+    };
     let Some(tail) = bytes.last_chunk::<N>().copied() else {
         return Err(RecvError::Failed(io::Error::new(io::ErrorKind::InvalidData, "a message without a number")));
     };
-    bytes.truncate(length - N);
+    bytes.truncate(bytes.len() - N);
     Ok((tag, bytes, tail))
 }
 

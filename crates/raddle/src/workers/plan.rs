@@ -5,6 +5,7 @@
 //! back for another. A task leaves the plan once: by a reply, by the death of the worker that had taken it, or because
 //! it was dropped before it was sent.
 
+use crate::ipc::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -37,7 +38,7 @@ pub struct Message {
     /// The caller's tag.
     pub tag: u8,
     /// What the worker gets.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// A task, as the plan knows it.
