@@ -133,8 +133,9 @@ const SPIN_LEAST: u32 = 2;
 const PROBE: u32 = 64;
 /// A yield that takes this long, in nanoseconds, has lost the core to somebody who does not wait for us.
 const ROBBED: u64 = 200_000;
-/// After so many spins that succeeded the core was lost as everybody loses it, at the end of a time slice.
-const SLICE_WINS: u32 = 100;
+/// What a spin that succeeds saves, in nanoseconds: a sleep and a wake-up. Where those since the last loss have saved more
+/// than a loss has cost, the core was lost as everybody loses it, at the end of a time slice.
+const SAVED: u64 = 5_000;
 /// For how many times as long as a loss the thread then does not spin: a sleeper gets the core back at once. Twice as
 /// often after each loss that follows, as long as spinning has not paid in between.
 const CALM_FACTOR: u64 = 16;
@@ -163,7 +164,7 @@ fn still_worth(thread: &Thread, before: u64) -> Option<u64> {
     if gone <= ROBBED {
         return Some(after);
     }
-    if thread.wins.swap(0, Ordering::Relaxed) >= SLICE_WINS {
+    if u64::from(thread.wins.swap(0, Ordering::Relaxed)) * SAVED >= gone {
         thread.losses.store(0, Ordering::Relaxed);
         return Some(after);
     }
