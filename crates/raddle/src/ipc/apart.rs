@@ -1,88 +1,153 @@
-//! Large messages, apart from the rings: each in a stretch of the channel's file that no other message ever uses.
+//! Large messages, apart from the rings: each in a stretch of the channel's file that is its own while it lives.
 //!
-//! A ring is copied in and out, and used again. A stretch is written once, by the system itself, which needs not zero the
-//! memory before; the reader maps it, and keeps it for as long as it likes: nothing is copied out. What it changes there is
-//! its own (the mapping is private), and when it lets go, the memory goes back to the system.
+//! A ring is copied in and out. A stretch is written by the system itself, which needs not zero new memory before; the
+//! reader maps it, and keeps it for as long as it likes: nothing is copied out. What it changes there is its own (the
+//! mapping is private). When it lets go, the stretch is kept for the next message, or its memory given back.
 //!
-//! That would take the memory from a forked child as well, whose mapping is of the same file. So before a fork every
+//! Either would take the bytes from a forked child as well, whose mapping is of the same file. So before a fork every
 //! mapping is made the process's own altogether, by copying.
 //!
 //! The file's memory goes with the last process that has it open: what a killed reader had is freed with its channel. So
 //! this is for channels with one process on each side, whose end is the channel's.
 #![allow(unsafe_code)]
 
-use super::memory::{Damaged, checked, retried, size_of_file};
+use super::memory::{Damaged, Memory, checked, retried, size_of_file};
 use crate::primitive::Spin;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once, Weak};
 
 /// Where the stretches of lane 0 begin, and how far from there those of lane 1 do. Rings are far below.
 const BEYOND: u64 = 1 << 60;
-const LANE: u64 = 1 << 61;
+const LANE: u64 = 1 << 48;
 
 const PAGE: u64 = 4096;
 
 /// No message is longer.
 const LONGEST: u64 = 1 << 39;
+/// Below it in a number that tells a stretch: how many pages there are; above: which is the first.
+const PAGES: u32 = 28;
 
 /// How many bytes of a record say where a message is.
 pub(crate) const LABEL: usize = 16;
 
-/// A stretch of a file.
-#[derive(Clone, Copy, Debug)]
+/// What a lane's header says of stretches.
+#[derive(Debug, Default)]
+pub(crate) struct Stretches {
+    /// How many pages have ever been claimed.
+    claimed: AtomicU64,
+    /// Stretches that a reader is through with; 0: none.
+    free: [AtomicU64; 2],
+}
+
+/// Pages in a lane's part of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stretch {
-    offset: u64,
-    length: u64,
+    first: u64,
+    pages: u64,
 }
 
 impl Stretch {
-    fn give_back(self, file: &OwnedFd) {
+    /// From one number. `None` if it tells none.
+    fn told(number: u64) -> Option<Stretch> {
+        let stretch = Stretch { first: number >> PAGES, pages: number & ((1 << PAGES) - 1) };
+        let inside = stretch.pages > 0 && (stretch.first + stretch.pages) * PAGE <= LANE;
+        inside.then_some(stretch)
+    }
+
+    fn number(self) -> u64 {
+        self.first << PAGES | self.pages
+    }
+
+    fn offset(self, memory: &Memory) -> u64 {
+        BEYOND + memory.lane() * LANE + self.first * PAGE
+    }
+
+    fn give_back(self, memory: &Memory) {
         let flags = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
-        let (offset, length) = (self.offset as libc::off_t, self.length.next_multiple_of(PAGE) as libc::off_t);
+        let (offset, length) = (self.offset(memory) as libc::off_t, (self.pages * PAGE) as libc::off_t);
         // SAFETY: a descriptor and a range. Memory that cannot be given back is kept.
-        let _ = retried(|| unsafe { libc::fallocate(file.as_raw_fd(), flags, offset, length) });
+        let _ = retried(|| unsafe { libc::fallocate(memory.file().as_raw_fd(), flags, offset, length) });
+    }
+}
+
+impl Stretches {
+    /// A stretch of at least so many pages: one that has memory already, if there is one that is not much too large.
+    fn claim(&self, pages: u64) -> Option<Stretch> {
+        for place in &self.free {
+            let number = place.load(Ordering::Relaxed);
+            let Some(stretch) = Stretch::told(number).filter(|free| (pages..=4 * pages).contains(&free.pages)) else {
+                continue;
+            };
+            // Acquire: pairs with `keep`. Its reader has unmapped it.
+            if place.compare_exchange(number, 0, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return Some(stretch);
+            }
+        }
+        let first = self.claimed.fetch_add(pages, Ordering::Relaxed);
+        let end = first.checked_add(pages).and_then(|end| end.checked_mul(PAGE));
+        end.is_some_and(|end| end <= LANE).then_some(Stretch { first, pages })
+    }
+
+    /// Keeps a stretch for the next message, if need be in place of a smaller one. What is then to be given back.
+    fn keep(&self, stretch: Stretch) -> Option<Stretch> {
+        for place in &self.free {
+            let number = place.load(Ordering::Relaxed);
+            let kept = Stretch::told(number);
+            if kept.is_none_or(|kept| kept.pages < stretch.pages)
+                && place.compare_exchange(number, stretch.number(), Ordering::Release, Ordering::Relaxed).is_ok()
+            {
+                return kept;
+            }
+        }
+        Some(stretch)
+    }
+
+    /// Whether any are kept.
+    pub(crate) fn any_kept(&self) -> bool {
+        self.free.iter().any(|place| place.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Gives the memory of those that are kept back.
+    pub(crate) fn give_back(memory: &Memory) {
+        for place in &memory.header().stretches.free {
+            if let Some(stretch) = Stretch::told(place.swap(0, Ordering::Acquire)) {
+                stretch.give_back(memory);
+            }
+        }
     }
 }
 
 /// A message that has been written, and not sent yet. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Parcel {
-    file: Arc<OwnedFd>,
+    memory: Arc<Memory>,
     stretch: Stretch,
+    length: u64,
     sent: bool,
 }
 
 impl Parcel {
-    /// Writes a message to a stretch of a lane, the `claimed` bytes from its start; how many bytes it takes is asked for
-    /// by `claim`. `None` if the system does not take it: then it has to go through a ring.
-    pub(crate) fn write(
-        file: &Arc<OwnedFd>,
-        lane: u64,
-        parts: &[&[u8]],
-        claim: impl FnOnce(u64) -> u64,
-    ) -> Option<Self> {
+    /// Writes a message to a stretch. `None` if the system does not take it: then it has to go through a ring.
+    pub(crate) fn write(memory: &Arc<Memory>, parts: &[&[u8]]) -> Option<Self> {
         let length = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         if length == 0 || length > LONGEST || !files_may_grow() {
             return None;
         }
-        let claimed = claim(length.next_multiple_of(PAGE));
-        let end = claimed.checked_add(length)?;
-        if end > LANE || !claimed.is_multiple_of(PAGE) {
-            return None;
-        }
-        let stretch = Stretch { offset: BEYOND + lane * LANE + claimed, length };
-        let parcel = Self { file: Arc::clone(file), stretch, sent: false };
-        let mut at = stretch.offset;
+        let stretch = memory.header().stretches.claim(length.div_ceil(PAGE))?;
+        let parcel = Self { memory: Arc::clone(memory), stretch, length, sent: false };
+        let mut at = stretch.offset(memory);
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
                 // SAFETY: a descriptor, and bytes to read from.
-                let written =
-                    unsafe { libc::pwrite(file.as_raw_fd(), rest.as_ptr().cast(), rest.len(), at as libc::off_t) };
+                let written = unsafe {
+                    libc::pwrite(memory.file().as_raw_fd(), rest.as_ptr().cast(), rest.len(), at as libc::off_t)
+                };
                 match usize::try_from(written) {
                     Ok(written @ 1..) => {
                         rest = &rest[written..];
@@ -99,8 +164,8 @@ impl Parcel {
     /// What its record says.
     pub(crate) fn label(&self) -> [u8; LABEL] {
         let mut label = [0; LABEL];
-        label[..8].copy_from_slice(&self.stretch.offset.to_le_bytes());
-        label[8..].copy_from_slice(&self.stretch.length.to_le_bytes());
+        label[..8].copy_from_slice(&self.stretch.number().to_le_bytes());
+        label[8..].copy_from_slice(&self.length.to_le_bytes());
         label
     }
 
@@ -113,7 +178,7 @@ impl Parcel {
 impl Drop for Parcel {
     fn drop(&mut self) {
         if !self.sent {
-            self.stretch.give_back(&self.file);
+            self.stretch.give_back(&self.memory);
         }
     }
 }
@@ -129,9 +194,10 @@ fn files_may_grow() -> bool {
 #[derive(Debug)]
 pub struct Region {
     start: NonNull<u8>,
+    length: usize,
     stretch: Stretch,
     /// Not kept open: where the channel is gone, its memory goes with the last mapping.
-    file: Weak<OwnedFd>,
+    memory: Weak<Memory>,
 }
 
 // SAFETY: the mapping is the region's own; shared, it is only read.
@@ -144,33 +210,29 @@ impl Region {
     ///
     /// # Errors
     /// `InvalidData` if there is none; else of the operating system.
-    pub(crate) fn open(file: &Arc<OwnedFd>, lane: u64, label: [u8; LABEL]) -> io::Result<Region> {
-        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, Damaged(what)));
-        let (offset, length) = label.split_at(8);
-        let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-        let stretch = Stretch { offset: number(offset), length: number(length) };
-        let first = BEYOND + lane * LANE;
-        let inside = (first..first + LANE).contains(&stretch.offset)
-            && stretch.offset.is_multiple_of(PAGE)
-            && (1..=LONGEST).contains(&stretch.length);
-        if !inside || stretch.offset + stretch.length > size_of_file(file.as_fd())?.0 {
-            return wrong("a large message where none can be");
-        }
+    pub(crate) fn open(memory: &Arc<Memory>, label: [u8; LABEL]) -> io::Result<Region> {
+        let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, Damaged(what));
+        let (number, length) = label.split_at(8);
+        let read = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+        let (stretch, length) = (Stretch::told(read(number)), read(length));
+        let stretch = stretch
+            .filter(|stretch| (1..=stretch.pages * PAGE).contains(&length))
+            .ok_or_else(|| wrong("a large message where none can be"))?;
         // All of it must have been written: to map more would have the system find memory for it.
+        let (fd, offset) = (memory.file().as_raw_fd(), stretch.offset(memory) as libc::off_t);
         // SAFETY: a descriptor. Nobody uses the file's own position.
-        let hole = unsafe { libc::lseek(file.as_raw_fd(), stretch.offset as libc::off_t, libc::SEEK_HOLE) };
-        if !u64::try_from(hole).is_ok_and(|hole| hole >= stretch.offset + stretch.length) {
-            return wrong("a large message that was not written");
+        let hole = unsafe { libc::lseek(fd, offset, libc::SEEK_HOLE) };
+        let end = offset as u64 + length;
+        if end > size_of_file(memory.file().as_fd())?.0 || !u64::try_from(hole).is_ok_and(|hole| hole >= end) {
+            return Err(wrong("a large message that was not written"));
         }
         before_forks();
-        let size = usize::try_from(stretch.length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let size = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // Listed and mapped in one step for who forks.
         let mut mapped = MAPPED.lock();
         // SAFETY: a new mapping at an address of the system's choice, of a file that cannot shrink.
-        let start = unsafe {
-            libc::mmap(null_mut(), size, access, libc::MAP_PRIVATE, file.as_raw_fd(), stretch.offset as libc::off_t)
-        };
+        let start = unsafe { libc::mmap(null_mut(), size, access, libc::MAP_PRIVATE, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -179,7 +241,7 @@ impl Region {
         // SAFETY: the mapping. It only saves the faults.
         unsafe { libc::madvise(start, size, libc::MADV_POPULATE_READ) };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Region { start, stretch, file: Arc::downgrade(file) })
+        Ok(Region { start, length: size, stretch, memory: Arc::downgrade(memory) })
     }
 
     /// Where it is. Writable for whoever has the region alone.
@@ -192,7 +254,7 @@ impl Deref for Region {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         // SAFETY: mapped for as long as `self`; nothing changes it but its owner.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.stretch.length as usize) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
 
@@ -200,11 +262,12 @@ impl Drop for Region {
     fn drop(&mut self) {
         let known = MAPPED.lock().remove(&(self.start.as_ptr() as usize));
         // SAFETY: mapped by `open`; no reference outlives `self`.
-        let _ = checked(unsafe { libc::munmap(self.start.as_ptr().cast(), self.stretch.length as usize) });
-        if let Some(file) = self.file.upgrade()
+        let _ = checked(unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) });
+        if let Some(memory) = self.memory.upgrade()
             && known.is_some_and(|known| !known.is_everybodys)
+            && let Some(stretch) = memory.header().stretches.keep(self.stretch)
         {
-            self.stretch.give_back(&file);
+            stretch.give_back(&memory);
         }
     }
 }
@@ -289,86 +352,119 @@ unsafe extern "C" fn after_fork() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipc::Memory;
 
-    fn parcel(file: &Arc<OwnedFd>, claimed: u64, parts: &[&[u8]]) -> Parcel {
-        Parcel::write(file, 0, parts, |_| claimed).unwrap()
+    fn memory() -> Arc<Memory> {
+        let file = Arc::new(Memory::create(2, 0, 0).unwrap());
+        Arc::new(Memory::open(file, 0).unwrap())
     }
 
-    fn held(file: &OwnedFd) -> u64 {
-        size_of_file(file.as_fd()).unwrap().1
+    /// Through a stretch.
+    fn sent(memory: &Arc<Memory>, bytes: &[u8]) -> Region {
+        let mut parcel = Parcel::write(memory, &[bytes]).unwrap();
+        let region = Region::open(memory, parcel.label()).unwrap();
+        parcel.is_sent();
+        region
+    }
+
+    fn held(memory: &Memory) -> u64 {
+        size_of_file(memory.file().as_fd()).unwrap().1
     }
 
     #[test]
-    fn what_is_written_is_mapped_and_given_back() {
-        let file = Arc::new(Memory::create(2, 0, 0).unwrap());
-        let before = held(&file);
-        let bytes: Vec<u8> = (0..3 * PAGE).map(|at| at as u8).collect();
-        let mut parcel = parcel(&file, 0, &[&bytes, b"behind"]);
-        let region = Region::open(&file, 0, parcel.label()).unwrap();
+    fn what_is_written_is_mapped_and_kept_and_given_back() {
+        let memory = memory();
+        let before = held(&memory);
+        let bytes: Vec<u8> = (0..3 * PAGE + 6).map(|at| at as u8).collect();
+        let mut parcel = Parcel::write(&memory, &[&bytes[..100], &bytes[100..]]).unwrap();
+        let region = Region::open(&memory, parcel.label()).unwrap();
         parcel.is_sent();
         drop(parcel);
-        assert_eq!(region[..bytes.len()], bytes);
-        assert_eq!(&region[bytes.len()..], b"behind");
-        assert!(held(&file) >= before + 4 * PAGE);
+        assert_eq!(*region, bytes);
+        assert_eq!(held(&memory), before + 4 * PAGE);
         // SAFETY: nobody else has the region.
         unsafe { region.as_ptr().write(7) };
         assert_eq!(region[0], 7);
+        let stretch = region.stretch;
         drop(region);
-        assert_eq!(held(&file), before);
+        // The next one has the memory of the last, and sees nothing of it.
+        assert!(memory.header().stretches.any_kept());
+        let next = sent(&memory, &[1; 9000]);
+        assert!(next.stretch == stretch && *next == [1; 9000]);
+        assert_eq!(held(&memory), before + 4 * PAGE);
+        // One that is much smaller has its own.
+        let small = sent(&memory, &[2; 10]);
+        assert_ne!(small.stretch, stretch);
+        drop((next, small));
+        assert_eq!(held(&memory), before + 5 * PAGE);
+        // Large ones are kept in place of small ones.
+        drop(sent(&memory, &[3; 100 * PAGE as usize]));
+        assert_eq!(held(&memory), before + 101 * PAGE);
+        Stretches::give_back(&memory);
+        assert_eq!(held(&memory), before);
+    }
+
+    #[test]
+    fn not_more_is_kept_than_there_are_places() {
+        let memory = memory();
+        let before = held(&memory);
+        let regions: Vec<_> = (0..5).map(|at| sent(&memory, &[at; PAGE as usize])).collect();
+        assert!(regions.iter().enumerate().all(|(at, region)| **region == [at as u8; PAGE as usize]));
+        drop(regions);
+        assert_eq!(held(&memory), before + 2 * PAGE);
     }
 
     #[test]
     fn what_is_not_sent_is_gone() {
-        let file = Arc::new(Memory::create(1, 0, 0).unwrap());
-        let before = held(&file);
-        drop(parcel(&file, 0, &[&[1; 100_000]]));
-        assert_eq!(held(&file), before);
+        let memory = memory();
+        let before = held(&memory);
+        drop(Parcel::write(&memory, &[&[1; 100_000]]));
+        assert_eq!(held(&memory), before);
     }
 
     #[test]
-    fn labels_are_not_believed() {
-        let file = Arc::new(Memory::create(2, 0, 0).unwrap());
-        let parcel = parcel(&file, PAGE, &[&[1; 100_000]]);
-        let refused = |offset: u64, length: u64, lane| {
+    fn numbers_are_not_believed() {
+        let memory = memory();
+        let parcel = Parcel::write(&memory, &[&[1; 100_000]]).unwrap();
+        let refused = |number: u64, length: u64| {
             let mut label = [0; LABEL];
-            label[..8].copy_from_slice(&offset.to_le_bytes());
+            label[..8].copy_from_slice(&number.to_le_bytes());
             label[8..].copy_from_slice(&length.to_le_bytes());
-            Region::open(&file, lane, label).is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+            Region::open(&memory, label).is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
         };
-        let offset = parcel.stretch.offset;
-        assert!(!refused(offset, 100_000, 0));
-        // Not in this lane, not at a page, nothing, more than there is, before it, in a ring, beyond all numbers.
-        for (offset, length, lane) in [
-            (offset, 100_000, 1),
-            (offset + 8, 8, 0),
-            (offset, 0, 0),
-            (offset, 200_000, 0),
-            (offset - PAGE, 8, 0),
-            (0, PAGE, 0),
-            (u64::MAX - PAGE + 1, PAGE, 0),
-            (offset, u64::MAX, 0),
+        let Stretch { first, pages } = parcel.stretch;
+        let number = |first, pages| Stretch { first, pages }.number();
+        assert!(!refused(number(first, pages), 100_000));
+        // No pages, nothing, more than there are, not written, beyond all numbers.
+        for (number, length) in [
+            (number(first, 0), 1),
+            (number(first, pages), 0),
+            (number(first, pages), pages * PAGE + 1),
+            (number(first, 2 * pages), 2 * pages * PAGE),
+            (number(first + pages, 1), 1),
+            (u64::MAX, PAGE),
+            (number(first, pages), u64::MAX),
         ] {
-            assert!(refused(offset, length, lane), "{offset} {length} {lane}");
+            assert!(refused(number, length), "{number:x} {length}");
+        }
+        // A reader that gives back what nobody has: it is written there, or elsewhere.
+        for number in [u64::MAX, 1, number(1 << 35, 25)] {
+            memory.header().stretches.free[0].store(number, Ordering::Relaxed);
+            assert!(Parcel::write(&memory, &[&[1; 100_000]]).is_some());
         }
     }
 
     #[test]
     fn a_region_outlives_its_channel() {
-        let file = Arc::new(Memory::create(1, 0, 0).unwrap());
-        let mut parcel = parcel(&file, 0, &[&[5; 100_000]]);
-        let region = Region::open(&file, 0, parcel.label()).unwrap();
-        parcel.is_sent();
-        drop((parcel, file));
+        let memory = memory();
+        let region = sent(&memory, &[5; 100_000]);
+        drop(memory);
         assert!(region.iter().all(|byte| *byte == 5));
     }
 
     #[test]
-    fn a_forked_child_keeps_what_its_parent_gives_back() {
-        let file = Arc::new(Memory::create(1, 0, 0).unwrap());
-        let mut parcel = parcel(&file, 0, &[&[5; 100_000]]);
-        let region = Region::open(&file, 0, parcel.label()).unwrap();
-        parcel.is_sent();
+    fn a_forked_child_keeps_what_its_parent_lets_go() {
+        let memory = memory();
+        let region = sent(&memory, &[5; 100_000]);
         let mut ends = [0; 2];
         // SAFETY: the child calls nothing but what may be called between fork and exit in a process with threads.
         let child = unsafe {
@@ -384,6 +480,7 @@ mod tests {
             }
         }
         drop(region);
+        drop(sent(&memory, &[6; 100_000]));
         // SAFETY: our descriptors and our child.
         unsafe {
             libc::close(ends[0]);

@@ -14,7 +14,7 @@
 //! not fair.
 #![allow(unsafe_code)]
 
-use super::apart::{LABEL, Parcel, Region};
+use super::apart::{LABEL, Parcel, Region, Stretches};
 use super::bell::{Bell, HUNG_UP};
 use super::memory::{Damaged, Header, Memory, RINGS, SMALLEST};
 use super::process::Identity;
@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a writer's numbers are.
 mod written {
@@ -90,7 +90,7 @@ const PIECE: u64 = SMALLEST;
 const DOUBTED: u64 = 1 << 20;
 
 /// From this size on a message may be apart.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 4 << 20;
 
 /// From so many waiting bytes on, large messages may wait a little: see [`Channel::is_far_ahead`].
 const FAR_AHEAD: u64 = 4 << 20;
@@ -184,7 +184,7 @@ pub struct Statistics {
 /// One direction of messages between processes.
 #[derive(Debug)]
 pub struct Channel {
-    memory: Memory,
+    memory: Arc<Memory>,
     bell: Bell,
     limits: Limits,
     /// Somebody in this process waits for the descriptor by means of its own: it is kept exact.
@@ -193,6 +193,8 @@ pub struct Channel {
     unheard: bool,
     /// Whether large messages are sent apart.
     apart: bool,
+    /// How many that were not large have been sent since the last one.
+    quiet: AtomicU64,
 }
 
 impl Resource for Channel {
@@ -221,11 +223,19 @@ impl Channel {
     /// # Errors
     /// `InvalidData` if it is not such a file; else of the operating system.
     pub fn open(file: Arc<OwnedFd>, lane: u64, bell: Bell) -> io::Result<Channel> {
-        let memory = Memory::open(file, lane)?;
+        let memory = Arc::new(Memory::open(file, lane)?);
         let header = memory.header();
         let limits =
             Limits { items: header.items.load(Ordering::Relaxed), bytes: header.bytes.load(Ordering::Relaxed) };
-        Ok(Channel { memory, bell, limits, selected: AtomicBool::new(false), unheard: false, apart: false })
+        Ok(Channel {
+            memory,
+            bell,
+            limits,
+            selected: AtomicBool::new(false),
+            unheard: false,
+            apart: false,
+            quiet: AtomicU64::new(0),
+        })
     }
 
     /// Sends without a look at whether the other party is still there, which would be a system call for each message.
@@ -324,6 +334,9 @@ impl Channel {
     /// # Errors
     /// [`SendError`].
     pub fn try_send(&self, tag: u8, parts: &[&[u8]]) -> Result<(), SendError> {
+        if self.apart && self.header().stretches.any_kept() && self.quiet.fetch_add(1, Ordering::Relaxed) > QUIET {
+            Stretches::give_back(&self.memory);
+        }
         self.send(tag, 0, parts)
     }
 
@@ -334,8 +347,7 @@ impl Channel {
         if !self.apart || length < LARGE {
             return None;
         }
-        let claim = |bytes| self.header().claimed.fetch_add(bytes, Ordering::Relaxed);
-        Parcel::write(self.memory.file(), self.memory.lane(), parts, claim)
+        Parcel::write(&self.memory, parts)
     }
 
     /// As [`try_send`](Self::try_send), of a message that has been written. Can be tried again.
@@ -345,6 +357,7 @@ impl Channel {
     pub fn try_send_parcel(&self, tag: u8, parcel: &mut Parcel) -> Result<(), SendError> {
         self.send(tag, APART, &[&parcel.label()])?;
         parcel.is_sent();
+        self.quiet.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -621,7 +634,7 @@ impl Channel {
             let mut label = [0; LABEL];
             // SAFETY: `next` has checked that the record is inside the ring and has this length.
             unsafe { record.ring.read(at, NonNull::from(&mut label).cast(), LABEL) };
-            let region = Region::open(self.memory.file(), self.memory.lane(), label)?;
+            let region = Region::open(&self.memory, label)?;
             Ok((region, record.tag))
         })
     }
@@ -669,6 +682,7 @@ impl Channel {
     /// Gives the memory of the rings back: nobody sends or receives any more. What was apart is its receiver's.
     pub fn end(&self) {
         self.memory.give_all_back();
+        Stretches::give_back(&self.memory);
     }
 
     /// Gives the memory of the ring that readers have left back. Writers keep away from it until that is committed.

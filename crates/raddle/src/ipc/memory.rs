@@ -6,6 +6,7 @@
 //! `Memory`: they cost addresses only.
 #![allow(unsafe_code)]
 
+use super::apart::Stretches;
 use super::side::Side;
 use std::fmt;
 use std::io;
@@ -46,8 +47,7 @@ pub(crate) struct Header {
     pub(crate) selected: AtomicU64,
     /// A number that one process leaves for another.
     pub(crate) request: AtomicU64,
-    /// How many bytes of the lane's part of the file have been claimed for messages apart from the rings.
-    pub(crate) claimed: AtomicU64,
+    pub(crate) stretches: Stretches,
     pub(crate) writers: Side,
     pub(crate) readers: Side,
 }
@@ -114,7 +114,7 @@ impl Memory {
                     bytes: AtomicU64::new(bytes),
                     selected: AtomicU64::new(0),
                     request: AtomicU64::new(0),
-                    claimed: AtomicU64::new(0),
+                    stretches: Stretches::default(),
                     writers: Side::new(),
                     readers: Side::new(),
                 });
