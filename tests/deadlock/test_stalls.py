@@ -135,6 +135,18 @@ def test_every_kind_of_wait(app, kind):
         assert f'", line {program.line("waits")}' in text and "Thread 'MainThread' waits for" in text
 
 
+#: Threads that neither raddle nor the interpreter has started; the second sees one only while it runs Python.
+IN_C = """
+import ctypes
+libc, number, gate = ctypes.CDLL(None), ctypes.c_ulong(), ctypes.create_string_buffer(64)
+libc.sem_init(gate, 0, 0)
+kept = []
+def start_in_c(function, argument):
+    kept.append(function)
+    assert libc.pthread_create(ctypes.byref(number), None, function, argument) == 0
+"""
+
+
 class TestEnded:
     """The threads have waited for long when the last one that ran ends."""
 
@@ -144,13 +156,14 @@ event = threading.Event()
 for n in range(3):
     threading.Thread(target=event.wait, name=f"waiter {n}", daemon=True).start()
 stop = std.Event()
+let_go = stop.set
 def last():
     stop.wait(20)
     closing()
 def opener():
     wait_until(lambda: is_blocked("MainThread"), "main waits")
     hold_on(1.5)  # all have looked for the last time
-    stop.set()
+    let_go()
 START
 event.wait()
 """
@@ -166,6 +179,10 @@ event.wait()
             "threading.Thread(target=cancel).start()",
             "std.Thread(target=last).start(); std.Thread(target=opener).start()",
             "import _thread; _thread.start_new_thread(last, ()); _thread.start_new_thread(opener, ())",
+            IN_C + "start_in_c(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: last()), None)\n"
+            "threading.Thread(target=opener).start()",
+            IN_C + "start_in_c(libc.sem_wait, gate)\nlet_go = lambda: (closing(), libc.sem_post(gate))\n"
+            "threading.Thread(target=opener).start()",
         ],
         ids=[
             "thread",
@@ -174,6 +191,8 @@ event.wait()
             "timer cancelled",
             "thread of the standard library",
             "by other means",
+            "thread of C in Python",
+            "thread of C",
         ],
     )
     def test_last_one(self, app, start):
@@ -382,6 +401,7 @@ LIVE = {
         "lock = std.Lock(); lock.acquire()\n"
         "std.Thread(target=lambda: (lock.acquire(), event.set()), daemon=True).start()"
     ),
+    "thread of C": IN_C + "start_in_c(libc.sem_wait, gate)",
     "signal handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: event.set())",
     "interrupt handler": "import signal; signal.signal(signal.SIGINT, lambda *_: event.set())",
     "alarm": "import signal; signal.signal(signal.SIGALRM, lambda *_: event.set()); signal.alarm(3600)",

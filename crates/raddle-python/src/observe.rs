@@ -12,7 +12,7 @@ use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
-use raddle::trace::thread::{Thread, Waiting, all};
+use raddle::trace::thread::{Thread, Waiting, all, has_strangers};
 use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -162,9 +162,16 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
     if host.found.stall.replace(mark) != mark {
         return Ok(Look::Again);
     }
-    // A hang with a deadlock in it is that deadlock's: its parties tell it. Claimed before it is told, so
-    // that no other thread tells it too.
-    if !detect::find_all().is_empty() || !first_time(numbers.clone()) {
+    // A hang with a deadlock in it is that deadlock's: its parties tell it.
+    if !detect::find_all().is_empty() || was_told(&numbers) {
+        return Ok(Look::Settled);
+    }
+    // Such a thread may run Python at any time, even one that the interpreter has never seen: it may call back.
+    if has_strangers() {
+        return Ok(Look::Later);
+    }
+    // Claimed before it is told, so that no other thread tells it too.
+    if !first_time(numbers.clone()) {
         return Ok(Look::Settled);
     }
     let told = host.attached(|| {

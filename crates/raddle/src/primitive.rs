@@ -92,6 +92,18 @@ mod real {
         unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) != 0 }
     }
 
+    /// The kernel's numbers for all threads of this process.
+    ///
+    /// # Errors
+    /// The kernel's list cannot be read.
+    pub(crate) fn thread_numbers() -> std::io::Result<Vec<i32>> {
+        let number = |entry: std::fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let entries = std::fs::read_dir("/proc/self/task")?;
+        entries
+            .map(|entry| entry.and_then(|entry| number(entry).ok_or(std::io::ErrorKind::InvalidData.into())))
+            .collect()
+    }
+
     #[cfg(test)]
     #[test]
     fn the_token_is_what_pthread_self_says() {

@@ -10,7 +10,8 @@
 //! The door spins a little, adapting to how often that helps this thread; then it publishes the wait
 //! (life-cycle state, what, since when, who could end it) and sleeps. It comes back for a wake-up. It
 //! looks up once in a long wait if it has reason to: for a signal that came in just before it slept, or
-//! because at that moment its wait seemed to have no end. Otherwise it sleeps without limit: nothing polls.
+//! because at that moment its wait seemed to have no end. Otherwise it sleeps without limit: nothing polls, except for
+//! the end of threads that tell nobody ([`Look::Later`]).
 #![cfg_attr(raddle_loom, allow(dead_code, reason = "the model neither spins nor publishes nor looks up"))]
 
 mod clock;
@@ -116,6 +117,8 @@ pub enum Look {
     Settled,
     /// Another look soon: something was found that has to last to be believed.
     Again,
+    /// Other looks, ever fewer: what was found may become true by something that tells nobody.
+    Later,
 }
 
 /// No runtime around: nothing interrupts.
@@ -143,10 +146,12 @@ const MOST_DOUBLINGS: u32 = 3;
 const MILLISECOND: u64 = 1_000_000;
 /// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
 const FIRST_LOOK: u64 = 60 * MILLISECOND;
-/// After so many that found nothing, a sleeper does not look up any more unless it is nudged.
+/// After so many that settled it, a sleeper does not look up any more unless it is nudged.
 const MOST_LOOKS: u32 = 4;
 /// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
+/// How long it is to the next look at most if the host asks for those.
+const LOOK_LATER: u64 = 600 * MILLISECOND;
 
 /// The time, unless this thread has lost its core by spinning and should not spin for a while.
 #[cfg(not(raddle_loom))]
@@ -444,10 +449,11 @@ impl<'a> Parking<'a> {
             self.host.interrupted()?;
         }
         let time = now();
-        if !self.deadline.is_timed() && self.host.look(time - sleeping.since)? == Look::Again {
-            sleeping.look_at = time + LOOK_AGAIN;
-        } else {
-            sleeping.looks += 1;
+        let waited = time - sleeping.since;
+        match if self.deadline.is_timed() { Look::Settled } else { self.host.look(waited)? } {
+            Look::Settled => sleeping.looks += 1,
+            Look::Again => sleeping.look_at = time + LOOK_AGAIN,
+            Look::Later => sleeping.look_at = time + (waited / 4).clamp(LOOK_AGAIN, LOOK_LATER),
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ mod cached {
     use super::traits::{Mask, Traits, default_stack};
     use crate::park::{Alone, Deadline, generation, now};
     use crate::primitive::{thread_is_gone as is_gone, thread_number as number, yield_now};
-    use crate::trace::thread::Thread;
+    use crate::trace::thread::{Serving, Thread};
     use std::io;
     use std::sync::Arc;
     use std::time::Duration;
@@ -102,6 +102,7 @@ mod cached {
 
     /// The life of a thread. `kept`: it may go idle.
     fn serve(worker: &Arc<Worker<Start>>, kept: bool) {
+        let _serving = Serving::new();
         let unseen = Thread::unseen();
         unseen.stand_in();
         let born = generation();

@@ -6,12 +6,12 @@
 
 use super::{Claim, Kind, Resource, Waker};
 use crate::park::{Alone, Deadline, Parking, Stop};
-use crate::primitive::{Futex, Spin, thread_token};
+use crate::primitive::{Futex, Spin, thread_number, thread_numbers, thread_token};
 use crate::sync::Event;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
@@ -35,6 +35,8 @@ pub struct Thread {
     token: AtomicUsize,
     /// The epoch from which on the token is this thread's.
     since: AtomicU32,
+    /// The kernel's number for it while it runs; 0 before.
+    number: AtomicI32,
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
@@ -155,6 +157,7 @@ impl Thread {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             token: AtomicUsize::new(token),
             since: AtomicU32::new(freed_in(token)),
+            number: AtomicI32::new(0),
             life: AtomicU8::new(life as u8),
             spin: AtomicU32::new(crate::park::SPIN_START),
             wins: AtomicU32::new(0),
@@ -178,6 +181,7 @@ impl Thread {
                     return Arc::clone(thread);
                 }
                 let thread = Self::with(Life::Running, thread_token());
+                thread.number.store(thread_number(), Ordering::Relaxed);
                 REGISTRY.lock().push(Arc::clone(&thread));
                 slot.0 = Some(Arc::clone(&thread));
                 thread
@@ -190,6 +194,7 @@ impl Thread {
     pub fn adopt(self: &Arc<Thread>) {
         self.token.store(thread_token(), Ordering::Relaxed);
         self.since.store(freed_in(thread_token()), Ordering::Relaxed);
+        self.number.store(thread_number(), Ordering::Relaxed);
         self.life.store(Life::Running as u8, Ordering::Release);
         let earlier = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self))).ok().flatten();
         if let Some(earlier) = earlier {
@@ -450,8 +455,43 @@ pub fn nudge() {
     }
 }
 
+/// The kernel's numbers of the threads that serve this crate, and do nothing of their own.
+static SERVING: Spin<Vec<i32>> = Spin::new(Vec::new());
+
+/// The calling thread serves this crate, as long as this exists.
+#[derive(Debug)]
+pub(crate) struct Serving(i32);
+
+impl Serving {
+    pub(crate) fn new() -> Self {
+        let number = thread_number();
+        SERVING.lock().push(number);
+        Self(number)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.lock().retain(|number| *number != self.0);
+    }
+}
+
+/// Whether the process has threads that have no record: nothing is known of what they do. Also where that cannot be
+/// told, because the kernel's list of threads is out of reach. Tens of microseconds; the end of such a thread is seen
+/// only by asking again.
+pub fn has_strangers() -> bool {
+    let Ok(mut numbers) = thread_numbers() else { return true };
+    // First who was there, then who is known: a thread that has got its record in between is no stranger.
+    let serving = SERVING.lock().clone();
+    let known = all();
+    let is_known = |number| known.iter().any(|thread| thread.number.load(Ordering::Relaxed) == number);
+    numbers.retain(|number| !serving.contains(number) && !is_known(*number));
+    !numbers.is_empty()
+}
+
 /// In a forked child: no thread but the calling one is left.
 pub(crate) fn after_fork_in_child() {
+    SERVING.lock_after_fork(Vec::clear);
     REGISTRY.break_after_fork();
     FREED.break_after_fork();
     let current = CURRENT.try_with(|slot| slot.borrow().0.clone()).ok().flatten();
@@ -468,6 +508,7 @@ pub(crate) fn after_fork_in_child() {
     }
     if let Some(current) = current {
         current.wait.break_after_fork();
+        current.number.store(thread_number(), Ordering::Relaxed);
         registry.push(current);
     }
 }
