@@ -1,4 +1,4 @@
-//! The only door to atomics, thread identity and the spin-guarded cell.
+//! The only door to atomics, words that threads sleep on, thread identity and the spin-guarded cell.
 //!
 //! Everything that a model checker has to see comes from here, so that loom can slip in
 //! underneath: build with `RUSTFLAGS="--cfg raddle_loom"`. Under loom a [`Futex`] is a word with a
@@ -47,7 +47,16 @@ mod real {
         pub const fn new(value: u32) -> Self {
             Self(AtomicU32::new(value))
         }
+
+        /// Wakes up to this many threads of this process that sleep on it; they are told nothing.
+        pub(crate) fn wake(&self, count: u32) {
+            let word: *const AtomicU32 = &raw const self.0;
+            // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
+            unsafe { libc::syscall(libc::SYS_futex, word, FUTEX_WAKE_PRIVATE, count.min(i32::MAX as u32)) };
+        }
     }
+
+    const FUTEX_WAKE_PRIVATE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
     impl Deref for Futex {
         type Target = AtomicU32;
@@ -349,7 +358,7 @@ mod modelled {
         }
 
         /// Wakes sleepers; passing through the gate orders it after a sleeper's check.
-        pub(crate) fn model_wake(&self, count: u32) {
+        pub(crate) fn wake(&self, count: u32) {
             let _gate = self.gate.lock().unwrap();
             if count == 1 { self.bell.notify_one() } else { self.bell.notify_all() }
         }

@@ -37,12 +37,16 @@ pub use signal::{Key, Signal};
 use crate::primitive::{AtomicU32, Futex, Ordering};
 #[cfg(not(raddle_loom))]
 use crate::trace::thread::{Publication, Thread, nudges};
+#[cfg(not(raddle_loom))]
+use crate::trace::{Claim, Waker};
 use crate::trace::{Kind, Resource};
 #[cfg(not(raddle_loom))]
 use os::Slept;
 use std::fmt;
 #[cfg(not(raddle_loom))]
 use std::sync::Arc;
+#[cfg(not(raddle_loom))]
+use std::time::Duration;
 
 /// Why a wait ended without what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +94,7 @@ pub trait Host {
 
     /// Whether the thread was asked to give up what it does: a task that was cancelled. Asked before each sleep,
     /// with the wait published: whoever asks it to says so first, and then wakes it
-    /// ([`Thread::interrupt`](crate::trace::thread::Thread::interrupt)).
+    /// ([`interrupt`]).
     ///
     /// # Errors
     /// [`Stop::Interrupted`] to end the wait.
@@ -127,8 +131,6 @@ pub struct Alone;
 
 impl Host for Alone {}
 
-/// Rounds of spinning that a new thread starts with.
-pub(crate) const SPIN_START: u32 = 24;
 const SPIN_MOST: u32 = 320;
 const SPIN_LEAST: u32 = 2;
 /// One in so many waits spins as long as any may. Once both sides of a hand-over sleep, a short spin never
@@ -487,27 +489,55 @@ impl Drop for Parking<'_> {
 /// Wakes all that sleep on a word in memory that processes share; they are told nothing.
 pub(crate) fn wake_outside(word: &Futex) {
     #[cfg(not(raddle_loom))]
-    os::wake_on(word, u32::MAX, os::Reach::Shared);
+    os::wake_shared(word, u32::MAX);
     #[cfg(raddle_loom)]
-    os::wake(word, u32::MAX);
+    word.wake(u32::MAX);
 }
 
 /// Wakes one of those; whether one was asleep.
 pub(crate) fn wake_outside_one(word: &Futex) -> bool {
     #[cfg(not(raddle_loom))]
-    let woken = os::wake_on(word, 1, os::Reach::Shared) > 0;
+    let woken = os::wake_shared(word, 1) > 0;
     #[cfg(raddle_loom)]
     let woken = {
-        os::wake(word, 1);
+        word.wake(1);
         // The model does not say, so that it is looked further into.
         false
     };
     woken
 }
 
-/// Wakes up to this many of those asleep on the word; they are told nothing.
-pub(crate) fn wake(word: &Futex, count: u32) {
-    os::wake(word, count);
+/// How often [`interrupt`] wakes a sleeper who does not leave, and how long it waits before it does so again.
+#[cfg(not(raddle_loom))]
+const INTERRUPTS: u32 = 100;
+#[cfg(not(raddle_loom))]
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Gets a thread out of the sleep it is in, if any, so that its host is asked again whether it may go on
+/// ([`Host::stopped`]); the caller has said so before. Blocks for microseconds.
+///
+/// A sleeper is seen asleep an instant before the kernel has put it to sleep. A wake-up in that instant is
+/// lost, so it is repeated until the sleeper has left.
+#[cfg(not(raddle_loom))]
+pub fn interrupt(thread: &Thread) {
+    /// Nobody ends this wait but its deadline.
+    struct Pause;
+    impl Resource for Pause {
+        fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+            Claim::Unknown
+        }
+    }
+    let number = thread.asleep_in();
+    for round in 0..INTERRUPTS {
+        if number.is_none() || thread.asleep_in() != number {
+            return;
+        }
+        thread.nudge();
+        let word = Futex::new(0);
+        let mut parking = Parking::new(Kind::Sleep, &Pause, 0, Deadline::after(PAUSE * (round + 1)), &Alone);
+        // Ends at the deadline.
+        let _ = parking.block(&word, 0);
+    }
 }
 
 /// How many forks lie between this process and the one that loaded the crate.

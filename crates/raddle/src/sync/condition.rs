@@ -4,7 +4,7 @@
 //! take it again. A notification is given to the waiter that is first in line at that moment, and a
 //! waiter that gives up learns whether it was given one all the same.
 
-use crate::park::{Parking, Stop, generation, wake};
+use crate::park::{Parking, Stop, generation};
 use crate::primitive::{AtomicU32, Futex, Ordering, Spin, const_unless_loom};
 use crate::trace::{Claim, Kind, Resource, Waker};
 use std::collections::VecDeque;
@@ -88,7 +88,7 @@ impl Condition {
             // SeqCst: pairs with `Parking::park`, which counts the sleeper before the kernel compares.
             waiter.word.store(NOTIFIED, Ordering::SeqCst);
             if waiter.sleepers.load(Ordering::SeqCst) > 0 {
-                wake(&waiter.word, 1);
+                waiter.word.wake(1);
             }
             notified += 1;
         }

@@ -5,14 +5,11 @@
 //! meanwhile: a waiter cannot leave its wait, and so cannot free what it waits for, while it is read.
 
 use super::{Claim, Kind, Resource, Waker};
-use crate::park::{Alone, Deadline, Parking, Stop};
 use crate::primitive::{Futex, Spin, thread_number, thread_numbers, thread_token};
-use crate::sync::Event;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 /// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +48,9 @@ pub struct Thread {
     sleeps: AtomicBool,
     /// Others may wait for what it does: it has used a bounded queue.
     used: AtomicBool,
-    /// Set when it ends: what a join waits for.
-    done: Event,
+    /// 1 once it has ended: what a join waits for; and how many sleep for it.
+    ended: Futex,
+    joiners: AtomicU32,
     /// Nobody knows it by name or number any more.
     forgotten: AtomicBool,
 }
@@ -110,9 +108,8 @@ pub struct Stuck {
     pub claim: Claim,
 }
 
-/// How often a sleeper is woken who does not leave, and how long is waited before that is done again.
-const INTERRUPTS: u32 = 100;
-const PAUSE: Duration = Duration::from_micros(50);
+/// Rounds of spinning that a new thread starts with.
+const SPIN_START: u32 = 24;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(1);
@@ -159,7 +156,7 @@ impl Thread {
             since: AtomicU32::new(freed_in(token)),
             number: AtomicI32::new(0),
             life: AtomicU8::new(life as u8),
-            spin: AtomicU32::new(crate::park::SPIN_START),
+            spin: AtomicU32::new(SPIN_START),
             wins: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             waits: AtomicU32::new(1),
@@ -167,7 +164,8 @@ impl Thread {
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
-            done: Event::new(),
+            ended: Futex::new(0),
+            joiners: AtomicU32::new(0),
             forgotten: AtomicBool::new(false),
         })
     }
@@ -237,18 +235,24 @@ impl Thread {
         if self.token() != 0 {
             FREED.lock().get_or_insert_with(HashMap::new).insert(self.token(), epoch);
         }
-        self.done.set();
+        self.let_go();
         if self.used.load(Ordering::Relaxed) || nobody_awake() {
             nudge();
         }
     }
 
-    /// Blocks until it has ended.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    pub fn join_slow(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        if self.done.is_set() { Ok(()) } else { self.done.wait_slow(parking) }
+    /// Where those who join it sleep while the word is 0, and the count of those who do.
+    pub(crate) fn end_to_wait_for(&self) -> (&Futex, &AtomicU32) {
+        (&self.ended, &self.joiners)
+    }
+
+    /// Those who join it go on.
+    fn let_go(&self) {
+        // SeqCst on both: pairs with the door, which counts a sleeper and then has the kernel compare the word.
+        self.ended.store(1, Ordering::SeqCst);
+        if self.joiners.load(Ordering::SeqCst) > 0 {
+            self.ended.wake(u32::MAX);
+        }
     }
 
     /// A number that no other thread of this process has had.
@@ -283,7 +287,7 @@ impl Thread {
         NUDGES.fetch_add(1, Ordering::Relaxed);
         if let Some(wait) = self.wait.lock().as_ref().filter(|wait| wait.asleep) {
             // SAFETY: the record's lock is held, so the waiter keeps the word alive.
-            crate::park::wake(unsafe { &*wait.word }, u32::MAX);
+            unsafe { &*wait.word }.wake(u32::MAX);
         }
     }
 
@@ -297,29 +301,8 @@ impl Thread {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// Gets it out of the sleep it is in, if any, so that its host is asked again whether it may go on
-    /// ([`Host::stopped`](crate::park::Host::stopped)); the caller has said so before. Blocks for microseconds.
-    ///
-    /// A sleeper is seen asleep an instant before the kernel has put it to sleep. A wake-up in that instant is
-    /// lost, so it is repeated until the sleeper has left.
-    pub fn interrupt(&self) {
-        let number = self.asleep_in();
-        for round in 0..INTERRUPTS {
-            if number.is_none() || self.asleep_in() != number {
-                return;
-            }
-            self.nudge();
-            let pause = Futex::new(0);
-            let nothing = Event::new();
-            let mut parking =
-                Parking::new(super::Kind::Sleep, &nothing, 0, Deadline::after(PAUSE * (round + 1)), &Alone);
-            // Ends at the deadline.
-            let _ = parking.block(&pause, 0);
-        }
-    }
-
     /// The number of the wait it sleeps in.
-    fn asleep_in(&self) -> Option<u64> {
+    pub(crate) fn asleep_in(&self) -> Option<u64> {
         self.wait.lock().as_ref().filter(|wait| wait.asleep).map(|wait| wait.facts.number)
     }
 
@@ -503,7 +486,7 @@ pub(crate) fn after_fork_in_child() {
             continue;
         }
         thread.life.store(Life::Dead as u8, Ordering::Release);
-        thread.done.set();
+        thread.let_go();
         std::mem::forget(thread);
     }
     if let Some(current) = current {
@@ -516,7 +499,8 @@ pub(crate) fn after_fork_in_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::park::Deadline;
+    use crate::park::{Deadline, Parking, Stop};
+    use crate::sync::Event;
     use std::time::{Duration, Instant};
 
     #[test]
