@@ -653,6 +653,11 @@ def _name_module(module: str) -> None:
         globals()[name].__module__ = module
 
 
+def _count() -> int:
+    """What ``_thread._count()`` is under ``install()``: the interpreter counts only threads that it has started."""
+    return _originals.count() + _raddle.threads_running()
+
+
 def _installed() -> None:
     _name_module("threading")
 
