@@ -150,6 +150,8 @@ const MILLISECOND: u64 = 1_000_000;
 const FIRST_LOOK: u64 = 60 * MILLISECOND;
 /// After so many that settled it, a sleeper does not look up any more unless it is nudged.
 const MOST_LOOKS: u32 = 4;
+/// A look that took longer, in nanoseconds, has run code of the host, and a signal may have come meanwhile.
+const LONG_LOOK: u64 = MILLISECOND / 5;
 /// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
 /// How long it is to the next look at most if the host asks for those.
@@ -231,7 +233,7 @@ struct Sleeping<'a> {
     since: u64,
     /// The next look, on the clock; `u64::MAX` if none is due.
     look_at: u64,
-    /// Whether the thread handles signals and has not yet looked for one that came before it slept.
+    /// Whether the thread handles signals, and has done something since it last looked for one.
     signals: bool,
     /// How many looks have found nothing: each makes the next four times later, and after some there is none.
     looks: u32,
@@ -340,6 +342,7 @@ impl<'a> Parking<'a> {
         };
         sleeping.publication.awake();
         if slept == Slept::Woken {
+            sleeping.signals = self.host.takes_signals();
             return Ok(());
         }
         if slept == Slept::Interrupted || now() >= sleeping.look_at {
@@ -408,11 +411,16 @@ impl<'a> Parking<'a> {
             sleeping.nudges = nudges;
             sleeping.looks = 0;
         }
-        if (nudged || sleeping.look_at == u64::MAX)
-            && (sleeping.signals || (!timed && sleeping.looks < MOST_LOOKS && self.host.suspects()))
-        {
+        if nudged || sleeping.look_at == u64::MAX {
+            let pause = if sleeping.signals {
+                FIRST_LOOK
+            } else if !timed && sleeping.looks < MOST_LOOKS && self.host.suspects() {
+                FIRST_LOOK << (2 * sleeping.looks)
+            } else {
+                u64::MAX
+            };
             // Never later than it was to be: those who are nudged again and again look all the same.
-            sleeping.look_at = sleeping.look_at.min(now() + (FIRST_LOOK << (2 * sleeping.looks)));
+            sleeping.look_at = sleeping.look_at.min(now().saturating_add(pause));
         }
         if let Err(stop) = self.host.stopped() {
             sleeping.publication.awake();
@@ -420,9 +428,13 @@ impl<'a> Parking<'a> {
         }
         let until = self.deadline.min(Deadline::at(sleeping.look_at)).min(self.host.limit());
         match os::sleep(word, expected, until) {
-            Slept::Woken => sleeping.publication.awake(),
+            Slept::Woken => {
+                sleeping.publication.awake();
+                sleeping.signals = self.host.takes_signals();
+            }
             Slept::Interrupted => {
                 sleeping.publication.awake();
+                sleeping.signals = self.host.takes_signals();
                 self.host.interrupted()?;
             }
             Slept::TimedOut if self.deadline.is_past() => {
@@ -456,6 +468,9 @@ impl<'a> Parking<'a> {
             Look::Settled => sleeping.looks += 1,
             Look::Again => sleeping.look_at = time + LOOK_AGAIN,
             Look::Later => sleeping.look_at = time + (waited / 4).clamp(LOOK_AGAIN, LOOK_LATER),
+        }
+        if now() - time > LONG_LOOK {
+            sleeping.signals = self.host.takes_signals();
         }
         Ok(())
     }

@@ -407,6 +407,11 @@ pub fn by_token(token: usize, epoch: u32) -> Option<Arc<Thread>> {
     REGISTRY.lock().iter().find(is_it).cloned()
 }
 
+/// Whether the thread that had this token in this epoch has ended. One without a record is taken for alive.
+pub fn has_ended(token: usize, epoch: u32) -> bool {
+    freed_in(token) > epoch
+}
+
 /// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
 pub fn nobody_awake() -> bool {
     let registry = REGISTRY.lock();
@@ -565,5 +570,45 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(seen, Some(1));
         assert!(record.waiting(|_| ()).is_none());
+    }
+
+    /// Counts how often it is asked for signals.
+    struct Asked(AtomicU32);
+
+    impl crate::park::Host for Asked {
+        fn interrupted(&self) -> Result<(), Stop> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn takes_signals(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn signals_are_looked_for_again_after_a_wake_up_for_nothing() {
+        static OUTER: Event = Event::new();
+        static HOST: Asked = Asked(AtomicU32::new(0));
+        let record = Thread::new();
+        let inner = Arc::clone(&record);
+        let thread = std::thread::spawn(move || {
+            inner.adopt();
+            let mut parking = Parking::new(Kind::Event, &OUTER, 1, Deadline::NEVER, &HOST);
+            OUTER.wait_slow(&mut parking).unwrap();
+        });
+        for turn in 1..4 {
+            let end = Instant::now() + Duration::from_secs(10);
+            while HOST.0.load(Ordering::SeqCst) < turn && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            assert!(HOST.0.load(Ordering::SeqCst) >= turn, "not asked after {turn} sleeps");
+            while record.asleep_in().is_none() {
+                std::thread::yield_now();
+            }
+            record.nudge();
+        }
+        OUTER.set();
+        thread.join().unwrap();
     }
 }
