@@ -272,6 +272,32 @@ event.wait()  # main waits
             assert "held by thread 'holder'" in text and "Event 'the event'" in text
             assert program.err.text == ""
 
+    @pytest.mark.parametrize("make", ["Lock", "RLock", "Semaphore"])
+    def test_taken_by_one_who_has_ended(self, app, make):
+        """Nobody of that name is there, but the line that took it is known. The party that waits may have its ident."""
+        source = f"""
+enable()
+lock = threading.{make}(name="the lock")
+def forgetful():
+    lock.acquire()  # takes
+def victim():
+    closing()
+    lock.acquire()  # waits
+first = threading.Thread(target=forgetful)
+first.start()
+first.join()
+{"" if make == "RLock" else "del first"}  # the same ident would get a re-entrant lock, as in CPython
+second = threading.Thread(target=victim, name="victim")
+second.start()
+second.join()
+"""
+        with app(source) as program:
+            program.check_in_time()
+            text = check_stalls(program)
+            place = f'File "{program.path}", line {program.line("takes")}'
+            assert f"    held by a thread that has ended, taken at {place}\n" in text and "holds" not in text
+            assert "Advice: release what a thread has taken before it ends" in text
+
     def test_ignored(self, app):
         with app("enable()\nthreading.Event().wait()", {"on_stall": "ignore"}) as program:
             program.check_lives_in_silence(1.5)
@@ -307,13 +333,14 @@ say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 class File:
     def write(self, text):
         [report] = deadlock.reports()
-        say(report.kind, report.proven, [party.thread_name for party in report.parties], str(report) + "\\n" == text)
+        names = [party.thread_name for party in report.parties]
+        say(repr(report), report.kind, report.proven, names, str(report) + "\\n" == text)
     def flush(self): pass
 enable(report=File())
 threading.Event().wait()
 """
         with app(source) as program:
-            program.wait_for(re.escape("stall False ['MainThread'] True"))
+            program.wait_for(re.escape("<stall: MainThread> stall False ['MainThread'] True"))
 
 
 class TestDeadlockIsNoStall:

@@ -197,7 +197,7 @@ mod _raddle {
         observe::threads(py)
     }
 
-    /// What is held: `[(ident, object, site), ...]`.
+    /// What is held: `[(ident, object, site), ...]`; the ident is 0 for a thread that has ended.
     #[pyfunction]
     fn holds(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
         observe::holds(py)

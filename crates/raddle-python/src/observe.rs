@@ -12,7 +12,7 @@ use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
-use raddle::trace::thread::{Thread, Waiting, all, has_strangers};
+use raddle::trace::thread::{Thread, Waiting, all, has_ended, has_strangers};
 use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -331,31 +331,37 @@ pub(crate) fn wait_of<'py>(py: Python<'py>, thread: &Thread) -> PyResult<Bound<'
     (kind_name(waiting.kind), object, waiting.since as f64 / 1e9, waiting.timed).into_bound_py_any(py)
 }
 
-/// What each thread holds: `[(ident, object, site), ...]`.
+/// What each thread holds: `[(ident, object, site), ...]`; the ident is 0 for one that has ended.
 pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let mut found: Vec<(usize, usize, Option<Site>)> = Vec::new();
     for_each(|which, object| {
         let before = found.len();
+        let mut holds = |owner: usize, has_ended: bool, site| {
+            if owner != 0 {
+                found.push((if has_ended { 0 } else { owner }, object as usize, site));
+            }
+        };
         // SAFETY: the registry says which type the object is of, and keeps it alive for this call.
         unsafe {
             match which {
                 Which::Lock => {
                     let lock = core::<RawLock>(object);
-                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                    holds(lock.owner(), lock.is_left(), lock.taken_at());
                 }
                 Which::RLock => {
                     let lock = core::<RawRLock>(object);
-                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                    holds(lock.owner(), lock.is_left(), lock.taken_at());
                 }
                 Which::Semaphore => {
                     let semaphore = core::<crate::semaphore::PySemaphore>(object);
                     let semaphore: &Semaphore = semaphore.core();
-                    found.extend(semaphore.holders().iter().map(|holder| (holder.token, object as usize, holder.site)));
+                    for holder in &semaphore.holders() {
+                        holds(holder.token, has_ended(holder.token, holder.epoch), holder.site);
+                    }
                 }
                 _ => {}
             }
         }
-        found.retain(|held| held.0 != 0);
         for _ in before..found.len() {
             // SAFETY: attached, and the object is alive; one reference for each row.
             unsafe { ffi::Py_INCREF(object) };

@@ -152,6 +152,13 @@ impl RawLock {
         self.owner.load(Ordering::Relaxed)
     }
 
+    /// Whether the thread that took it has ended and left it so. Its token may be another thread's by now.
+    #[cfg(not(raddle_loom))]
+    pub fn is_left(&self) -> bool {
+        let owner = self.owner();
+        owner != 0 && crate::trace::thread::has_ended(owner, self.epoch.load(Ordering::Relaxed))
+    }
+
     /// Notes where it was taken. Called by the owner.
     #[inline]
     pub fn set_taken_at(&self, site: Option<Site>) {
