@@ -263,20 +263,20 @@ def _on_process_deadlock(proven: bool, rows: list[Any], can_raise: bool) -> Dead
     return DeadlockError(report) if proven and can_raise and _settings.on_deadlock == "raise" else None
 
 
-def _on_stall(blocked: Sequence[int]) -> bool:
-    """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
+def _on_stall(blocked: Sequence[int]) -> bool | None:
+    """All threads raddle knows are blocked for ever: was it a stall? False if it may end, None if other threads may."""
     if _settings.on_stall == "ignore":
         return False
     if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:  # type: ignore[attr-defined]
         return False
     frames = sys._current_frames()
     known = set(blocked)
-    # A thread that does not wait through raddle runs, or waits for the world outside.
-    if any(ident not in known for ident in frames):
-        return False
     main = _std.main_thread().ident
     if main in known and _handles_signals():
         return False
+    # A thread that does not wait through raddle runs, or waits for a lock of somebody else's.
+    if any(ident not in known for ident in frames):
+        return None
     report = _stall_report(sorted(frames, key=lambda ident: ident != main), frames)
     if report is None:
         return False
@@ -550,7 +550,9 @@ def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
     if any(holder and not holder[0] for holder in holders):
         advice = "release what a thread has taken before it ends: by a with block, or in a finally clause."
     else:
-        advice = "give these waits a timeout, or let somebody release, notify, put or set before all are blocked."
+        advice = (
+            "give these waits a timeout, or let somebody release, notify, put or set before all are blocked."
+        )
     lines = [
         "raddle: stall: every thread is blocked, and nobody is left to release, notify, put or set"
         f" ({len(parties)} thread{'s' if len(parties) > 1 else ''}; blocked, not deadlocked)"

@@ -239,6 +239,14 @@ say("main is through")
             check_stalls(program, lives=False)
 
 
+def test_beside_idle_threads_of_a_library(app):
+    """They sleep until one of the program's threads gives them work, as those of linear algebra do."""
+    threads = "for _ in range(3): start_in_c(libc.sem_wait, gate)\n"
+    with app(f"{IN_C}enable()\n{threads}closing()\nthreading.Event().wait()\n") as program:
+        program.check_in_time()
+        check_stalls(program)
+
+
 class TestReport:
     def test_parties(self, app):
         """All threads are in it, with what they hold; a lock that nobody will release names its holder."""
@@ -428,7 +436,11 @@ LIVE = {
         "lock = std.Lock(); lock.acquire()\n"
         "std.Thread(target=lambda: (lock.acquire(), event.set()), daemon=True).start()"
     ),
-    "thread of C": IN_C + "start_in_c(libc.sem_wait, gate)",
+    "thread of C that sleeps": IN_C + "start_in_c(libc.sleep, ctypes.c_void_p(3600))",
+    "thread of C that reads": IN_C + "start_in_c(libc.getchar, None)",
+    "thread of C that another process may wake": (
+        IN_C + "libc.sem_init(gate, 1, 0); start_in_c(libc.sem_wait, gate)"
+    ),
     "signal handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: event.set())",
     "interrupt handler": "import signal; signal.signal(signal.SIGINT, lambda *_: event.set())",
     "alarm": "import signal; signal.signal(signal.SIGALRM, lambda *_: event.set()); signal.alarm(3600)",

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 struct Reporters {
     /// `deadlock(proven, parties)` gives an exception to raise, or None.
     deadlock: Py<PyAny>,
-    /// `stall(idents)` says whether it was one.
+    /// `stall(idents)` says whether it was one; None if not yet, for a reason that may go without telling.
     stall: Py<PyAny>,
     /// `order(lock, site, other, other_site, earlier, earlier_other)`.
     order: Py<PyAny>,
@@ -179,24 +179,20 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
         let py = unsafe { Python::assume_attached() };
         // Getting attached may have taken until somebody who ran Python was through, and had woken one of them.
         if all_stuck().is_none_or(|(now, _)| now != numbers) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         me.rouse();
-        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return Ok(false) };
-        let told = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&stall, &[&tokens])?));
-        told.or_else(|error| failed(py, host, error).map(|()| false))
+        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return Ok(Some(false)) };
+        let told = tokens.into_bound_py_any(py).and_then(|tokens| {
+            let told = gil::call(&stall, &[&tokens])?;
+            if told.is_none() { Ok(None) } else { gil::truth(&told).map(Some) }
+        });
+        told.or_else(|error| failed(py, host, error).map(|()| Some(false)))
     });
-    let told = match told {
-        Ok(told) => told,
-        Err(stop) => {
-            forget(&numbers);
-            return Err(stop);
-        }
-    };
-    if !told {
+    if !matches!(told, Ok(Some(true))) {
         forget(&numbers);
     }
-    Ok(Look::Settled)
+    Ok(if told?.is_none() { Look::Later } else { Look::Settled })
 }
 
 /// What was about to be told was not.

@@ -113,6 +113,27 @@ mod real {
             .collect()
     }
 
+    /// How often the thread of this process with this number has gone to sleep, if it sleeps where only a thread of
+    /// this process can wake it: on a private futex, without a time limit. `None` if not, and where that cannot be told.
+    ///
+    /// If two calls give the same, it has slept all the time in between.
+    pub(crate) fn sleeps_within(number: i32) -> Option<u64> {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{number}/{file}")).ok();
+        let hex = |field: &str| i64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
+        let call = read("syscall")?;
+        // The call's number, and its arguments: word, operation, value, time limit.
+        let fields: Vec<_> = call.split_ascii_whitespace().take(5).collect();
+        let &[name, _, operation, _, limit] = fields.as_slice() else { return None };
+        let operation = hex(operation)? as libc::c_int & !libc::FUTEX_CLOCK_REALTIME;
+        let waits = [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].map(|wait| wait | libc::FUTEX_PRIVATE_FLAG);
+        if name.parse() != Ok(libc::SYS_futex) || !waits.contains(&operation) || hex(limit)? != 0 {
+            return None;
+        }
+        let status = read("status")?;
+        let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        switches.trim().parse().ok()
+    }
+
     #[cfg(test)]
     #[test]
     fn the_token_is_what_pthread_self_says() {

@@ -5,7 +5,7 @@
 //! meanwhile: a waiter cannot leave its wait, and so cannot free what it waits for, while it is read.
 
 use super::{Claim, Kind, Resource, Waker};
-use crate::primitive::{Futex, Spin, thread_number, thread_numbers, thread_token};
+use crate::primitive::{Futex, Spin, sleeps_within, thread_number, thread_numbers, thread_token};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -464,17 +464,25 @@ impl Drop for Serving {
     }
 }
 
-/// Whether the process has threads that have no record: nothing is known of what they do. Also where that cannot be
-/// told, because the kernel's list of threads is out of reach. Tens of microseconds; the end of such a thread is seen
-/// only by asking again.
+/// Whether the process has threads of which nothing is known and that may be awake, or be woken from outside: they have
+/// no record, and do not sleep on a private futex without a time limit, as the idle threads of a library do.
+///
+/// Also where that cannot be told, because the kernel's list of threads is out of reach. What such a thread does next is
+/// seen only by asking again. Tens of microseconds for each.
 pub fn has_strangers() -> bool {
-    let Ok(mut numbers) = thread_numbers() else { return true };
+    strangers_asleep().is_none_or(|first| strangers_asleep() != Some(first))
+}
+
+/// The threads without a record and how often each has gone to sleep, if all of them sleep so. What is found twice was
+/// so for all of them at one instant: between the two.
+fn strangers_asleep() -> Option<Vec<(i32, u64)>> {
+    let mut numbers = thread_numbers().ok()?;
     // First who was there, then who is known: a thread that has got its record in between is no stranger.
     let serving = SERVING.lock().clone();
     let known = all();
     let is_known = |number| known.iter().any(|thread| thread.number.load(Ordering::Relaxed) == number);
     numbers.retain(|number| !serving.contains(number) && !is_known(*number));
-    !numbers.is_empty()
+    numbers.into_iter().map(|number| Some((number, sleeps_within(number)?))).collect()
 }
 
 /// In a forked child: no thread but the calling one is left.
