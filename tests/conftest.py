@@ -57,13 +57,6 @@ EXPECTED_FAILURES = [
         "hooks are looked for on the type, once, when a queue is made",
     ),
     (
-        "*test_stalls.py*",
-        True,
-        {"test_last_one[thread of the standard library]", "test_last_one[by other means]"},
-        True,
-        "the end of a thread that raddle did not start is not noticed; waiters look up for some seconds only",
-    ),
-    (
         "*raddle*",
         True,
         {"test_type_is_immutable"},

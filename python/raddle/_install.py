@@ -34,6 +34,8 @@ class Area(NamedTuple):
     """The standard module; its mirror is ``raddle.`` and the same path."""
     private: tuple[tuple[str, str], ...] = ()
     """Private names that the standard module's own code looks up at each use, and the mirror's for each."""
+    elsewhere: tuple[tuple[str, str, str], ...] = ()
+    """Names of other modules, as (module, name, the mirror's)."""
     added: tuple[str, ...] = ()
     """Names of newer Pythons that the mirror offers on every version."""
     rebased: tuple[tuple[str, str], ...] = ()
@@ -51,6 +53,7 @@ AREAS = (
         "threading",
         # The function threading.RLock makes a _CRLock: who took the function earlier is reached this way.
         private=(("_CRLock", "RLock"),),
+        elsewhere=(("_thread", "_count", "_count"),),
         # The main thread and threads that Python did not start must stay instances of threading.Thread.
         rebased=(("_MainThread", "Thread"), ("_DummyThread", "Thread")),
         aliases=(("_thread", "allocate_lock", "Lock"), ("_thread", "RLock", "RLock")),
@@ -256,6 +259,9 @@ def _replace(done: Installation, area: Area, standard: ModuleType, mirror: Modul
             done._originals[id(old)] = (f"{area.standard}.{mirrored}", old)
         _set(done, standard, name, new)
         done.replaced.append(label)
+    for module, name, mirrored in area.elsewhere:
+        _set(done, importlib.import_module(module), name, getattr(mirror, mirrored))
+        done.replaced.append(f"{module}.{name}")
     for name in area.added:
         if name not in vars(standard) and hasattr(mirror, name):
             _set(done, standard, name, getattr(mirror, name))

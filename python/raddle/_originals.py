@@ -26,11 +26,13 @@ __all__ = [
     "Thread",
     "Timer",
     "allocate_lock",
+    "count",
     "scheduler",
 ]
 
 allocate_lock = _thread.allocate_lock
 RLock = _thread.RLock
+count = _thread._count
 
 Barrier = threading.Barrier
 BoundedSemaphore = threading.BoundedSemaphore

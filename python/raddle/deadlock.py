@@ -130,8 +130,9 @@ class Report:
         return self._text
 
     def __repr__(self) -> str:
-        names = ", ".join(party.thread_name for party in self.parties)
-        return f"<{'proven' if self.proven else 'likely'} {self.kind}: {names}>"
+        sure = {"deadlock": "proven " if self.proven else "likely "}.get(self.kind, "")
+        about = ", ".join(party.thread_name for party in self.parties) or self.advice
+        return f"<{sure}{self.kind}: {about}>"
 
 
 class TimedOut(NamedTuple):
@@ -140,7 +141,7 @@ class TimedOut(NamedTuple):
     lock: Any
     thread: str
     holder: str | None
-    """The name of the thread that held it when the time was up."""
+    """The name of the thread that held it when the time was up; None if that thread has ended, or nobody held it."""
     holder_site: str | None
     """Where the holder had taken it."""
     site: str | None
@@ -262,20 +263,20 @@ def _on_process_deadlock(proven: bool, rows: list[Any], can_raise: bool) -> Dead
     return DeadlockError(report) if proven and can_raise and _settings.on_deadlock == "raise" else None
 
 
-def _on_stall(blocked: Sequence[int]) -> bool:
-    """Every thread raddle knows is blocked for ever: was it a stall? False if others may end it."""
+def _on_stall(blocked: Sequence[int]) -> bool | None:
+    """All threads raddle knows are blocked for ever: was it a stall? False if it may end, None if other threads may."""
     if _settings.on_stall == "ignore":
         return False
     if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:  # type: ignore[attr-defined]
         return False
     frames = sys._current_frames()
     known = set(blocked)
-    # A thread that does not wait through raddle runs, or waits for the world outside.
-    if any(ident not in known for ident in frames):
-        return False
     main = _std.main_thread().ident
     if main in known and _handles_signals():
         return False
+    # A thread that does not wait through raddle runs, or waits for a lock of somebody else's.
+    if any(ident not in known for ident in frames):
+        return None
     report = _stall_report(sorted(frames, key=lambda ident: ident != main), frames)
     if report is None:
         return False
@@ -352,6 +353,7 @@ def _describe(item: Any, kind: str) -> str:
     if kind == "Executor.submit":
         return f"room in the line of pool '{getattr(item, '_thread_name_prefix', '?')}'"
     type_name = kind.partition(".")[0] if item is None else type(item).__name__
+    type_name = "Lock" if type_name == "lock" else type_name  # what a Lock is called in the interpreter
     name = getattr(item, "name", None)
     return f"{type_name} '{name}'" if name else type_name
 
@@ -376,6 +378,7 @@ _WAITS = {
 
 
 def _held_by() -> dict[int, list[Hold]]:
+    """What each thread holds, by its ident; what threads held that have ended is under 0."""
     held: dict[int, list[Hold]] = {}
     for ident, item, site in _raddle.holds():
         held.setdefault(ident, []).append(Hold(item, _where_or_none(site)))
@@ -542,19 +545,24 @@ def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
         kind, item, since, _ = facts
         site, stack = _stack(ident, frames)
         parties.append(Party(_thread_name(ident), ident, held.get(ident, []), item, kind, since, site, stack))
-    owners = {id(hold.object): party.thread_name for party in parties for hold in party.holds}
-    advice = "give these waits a timeout, or make sure that somebody releases, notifies, puts or sets before it ends."
+    owners = {id(hold.object): (ident, hold.site) for ident, holds in held.items() for hold in holds}
+    holders = [owners.get(id(party.waits_for)) for party in parties]
+    if any(holder and not holder[0] for holder in holders):
+        advice = "release what a thread has taken before it ends: by a with block, or in a finally clause."
+    else:
+        advice = (
+            "give these waits a timeout, or let somebody release, notify, put or set before all are blocked."
+        )
     lines = [
         "raddle: stall: every thread is blocked, and nobody is left to release, notify, put or set"
         f" ({len(parties)} thread{'s' if len(parties) > 1 else ''}; blocked, not deadlocked)"
     ]
-    for party in parties:
+    for party, holder in zip(parties, holders, strict=True):
         lines.extend(_party_lines(party, []))
-        owner = getattr(party.waits_for, "owner", None)
-        if id(party.waits_for) in owners:
-            lines.append(f"    held by thread '{owners[id(party.waits_for)]}'")
-        elif isinstance(owner, _std.Thread):
-            lines.append(f"    held by thread '{owner.name}'")
+        if holder:
+            ident, site = holder
+            name = f"thread '{_thread_name(ident)}'" if ident else "a thread that has ended"
+            lines.append(f"    held by {name}{_taken_at(site)}")
     lines.append(f"  Advice: {advice}")
     return Report("stall", False, parties, advice, "\n".join(lines))
 

@@ -154,6 +154,14 @@ class ThreadSnapshot(NamedTuple):
     waits_for: ThreadState | None
     """The state again if the thread is blocked, else None."""
 
+    def __repr__(self) -> str:
+        text = f"<{self.name!r}{' daemon' * self.daemon} {self.state}"
+        if self.state.since is not None:
+            text += f" for {_monotonic() - self.state.since:.2f}s in {self.state.kind} on {self.state.on!r}"
+        for hold in self.holds:
+            text += f", holds {hold.object!r}" + (f" taken at {hold.site}" if hold.site else "")
+        return f"{text}>"
+
 
 class Thread(_StdThread):
     """A thread of control: a subtype of ``threading.Thread`` that tells its state.
@@ -351,7 +359,7 @@ class Timer(Thread):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         daemonic = fields.get("_daemonic")
         # Given, it is not asked of the calling thread, which may be the service thread and no Thread.
-        super().__init__(daemon=daemonic)
+        super().__init__(name=fields.get("_name"), daemon=daemonic)
         self._whole = True
         if self._ticket:
             self._started.set()
@@ -450,6 +458,11 @@ class Timer(Thread):
             return ThreadState("ready" if self._waits() else "dead")
         return _state_of(self)
 
+    def __repr__(self) -> str:
+        if self._record is None and self._ticket and not self.is_alive():
+            return f"<{type(self).__name__}({self.name}, stopped{' daemon' * self.daemon})>"
+        return super().__repr__()
+
     def is_alive(self) -> bool:
         """Whether it has been started, and is neither cancelled nor through with its function."""
         if self._ticket:
@@ -540,7 +553,7 @@ def snapshot() -> list[ThreadSnapshot]:
                 thread.daemon,
                 thread,
                 state,
-                held.get(thread.ident or 0, []),
+                held.get(thread.ident or -1, []),
                 state if state.on is not None or state.kind else None,
             )
         )
@@ -651,6 +664,11 @@ def _name_module(module: str) -> None:
     """Says where the types live: in ``threading`` while they are installed there, as repr and tracebacks show it."""
     for name in _PLACED:
         globals()[name].__module__ = module
+
+
+def _count() -> int:
+    """What ``_thread._count()`` is under ``install()``: the interpreter counts only threads that it has started."""
+    return _originals.count() + _raddle.threads_running()
 
 
 def _installed() -> None:

@@ -100,6 +100,28 @@ PROGRAMS = {
         class Stop(KeyboardInterrupt): pass
         raise Stop("only the class itself ends a process by SIGINT")
     """,
+    "threads_counted": """
+        import _thread, os, threading
+        gate, counts = threading.Event(), []
+        count = lambda: counts.append((_thread._count(), threading.active_count()))
+        count()
+        threads = [threading.Thread(target=gate.wait) for _ in range(3)]
+        for thread in threads: thread.start()
+        count()
+        timer = threading.Timer(0, count)
+        timer.start(); timer.join()
+        inside = threading.Thread(target=count)
+        inside.start(); inside.join()
+        gate.set()
+        for thread in threads: thread.join()
+        if os.fork() == 0:
+            last = threading.Thread(target=count)
+            last.start(); last.join()
+            print(counts)
+            os._exit(0)
+        os.wait()
+        print(counts)
+    """,
     "killed": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
     "excepthook": """
         import sys, traceback

@@ -19,6 +19,7 @@ __all__ = [
     "ask",
     "close",
     "closing",
+    "cross",
     "deadlock",
     "enable",
     "errors",
@@ -89,6 +90,21 @@ def ready():
     assert _turns[name].wait(20), f"{name} never had its turn"
     if _last[0] == name:
         closing()
+
+
+def cross(one="one", two="two", locks=None):
+    """Starts two parties, each of which takes one lock and then waits for the other's. Gives the locks."""
+
+    def run(first, second):
+        with first:
+            ready()
+            with second:
+                pass
+
+    a, b = locks or (threading.RLock(), threading.RLock())
+    party(run, a, b, name=one)
+    party(run, b, a, name=two)
+    return a, b
 
 
 def is_blocked(name, kind=None):

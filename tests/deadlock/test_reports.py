@@ -5,49 +5,57 @@ import re
 import pytest
 from hangs import reports_in
 
-#: Each of two threads has one object and waits for the other's.
-TWO = """
-enable()
-a = {make}  # makes a
-b = {make}  # makes b
-def one():
-    with a:  # one takes
-        ready()
-        with b:  # one waits
-            pass
-def two():
-    with b:  # two takes
-        ready()
-        with a:  # two waits
-            pass
-party(one)
-party(two)
-close("one", "two")
-tell(stays={stays})
-"""
 
-#: Three threads in a ring.
-THREE = """
+def cycle(setup, parties, order=None, start=None):
+    """A program whose parties close a cycle: `parties` has what each takes, does and then waits for, "" for nothing.
+
+    The lines have the comments "one takes" and "one waits"; the last party in `order` closes the cycle."""
+    lines = ["enable()", setup.strip()]
+    for name, (takes, does, waits) in parties.items():
+        lines.append(f"def {name}():")
+        if takes:
+            lines.append(f"    with {takes}:  # {name} takes")
+        inner = [*filter(None, [does]), "ready()", f"{waits}  # {name} waits"]
+        lines += [("        " if takes else "    ") + line for line in inner]
+    lines += (start or "\n".join(f"party({name})" for name in parties)).splitlines()
+    return "\n".join([*lines, f"close({', '.join(map(repr, order or parties))})\n"])
+
+
+def two(make="threading.RLock()", tell="tell()"):
+    """Each of two threads has one object and waits for the other's."""
+    setup = f"a = {make}  # makes a\nb = {make}  # makes b"
+    return cycle(setup, {"one": ("a", "", "with b: pass"), "two": ("b", "", "with a: pass")}) + f"{tell}\n"
+
+
+def three(make="threading.RLock()", order=("one", "two", "three"), tell="tell()"):
+    """Three threads in a ring."""
+    setup = "\n".join(f"{name} = {make}  # makes {name}" for name in "abc")
+    parties = {name: (has, "", f"with {wants}: pass") for name, (has, wants) in RING.items()}
+    return cycle(setup, parties, order) + f"{tell}\n"
+
+
+#: What each of the three has and wants.
+RING = {"one": ("a", "b"), "two": ("b", "c"), "three": ("c", "a")}
+
+#: One is about to take a condition's lock back, which two has; two then waits for one.
+TAKES_BACK = """
 enable()
-a = {make}  # makes a
-b = {make}  # makes b
-c = {make}  # makes c
+a = threading.RLock()  # makes a
+condition = threading.Condition()  # makes condition
 def one():
-    a.acquire()  # one takes
-    ready()
-    b.acquire()  # one waits
+    with a, condition:  # one takes
+        ready()
+        condition.wait()  # one waits
 def two():
-    b.acquire()  # two takes
-    ready()
-    c.acquire()  # two waits
-def three():
-    c.acquire()  # three takes
-    ready()
-    a.acquire()  # three waits
-for function in (one, two, three):
-    party(function)
-close({order})
-tell()
+    with condition:  # two takes
+        condition.notify()
+        ready()
+        with a: pass  # two waits
+party(one)
+close("one", then_main=True)
+wait_until(lambda: is_blocked("one", "Condition.wait"), "one waits for a notification")
+party(two)
+wait_until(lambda: is_blocked("one", "RLock.acquire"), "one waits for the lock")
 """
 
 PROVEN = ["threading.RLock()", "threading.Condition()", "threading.Condition(threading.RLock())"]
@@ -68,6 +76,22 @@ def the_report(told, names, proven):
     assert report["proven"] is proven
     check_text(report)
     return report
+
+
+def check_run(app, source, names, proven, in_time=True):
+    """A program of which no more is asked than its one report, and that it ends."""
+    with app(source) as program:
+        if in_time:
+            program.check_in_time()
+        the_report(program.told(), names, proven)
+        program.end()
+
+
+def check_pair(program, report):
+    """The parties of `two()`: each holds its own, and waits for the other's."""
+    a, b = program.name("makes a"), program.name("makes b")
+    check_party(program, report["parties"]["one"], b, "one waits", {a: "one takes"})
+    check_party(program, report["parties"]["two"], a, "two waits", {b: "two takes"})
 
 
 def check_text(report):
@@ -107,33 +131,30 @@ def plain(name):
 class TestLocks:
     @pytest.mark.parametrize("make", PROVEN + LIKELY)
     def test_two(self, app, make):
-        with app(TWO.format(make=make, stays=0)) as program:
+        with app(two(make)) as program:
             program.check_in_time()
             report = the_report(program.told(), ["one", "two"], make in PROVEN)
-            a, b = program.name("makes a"), program.name("makes b")
-            check_party(program, report["parties"]["one"], b, "one waits", {a: "one takes"})
-            check_party(program, report["parties"]["two"], a, "two waits", {b: "two takes"})
+            check_pair(program, report)
             program.end()
             assert reports_in(program.err.text) == report["text"].splitlines()[:1]
             assert program.err.text == report["text"] + "\n"
 
     @pytest.mark.parametrize("make", ["threading.RLock()", "threading.Lock()", "threading.Semaphore()"])
     @pytest.mark.parametrize(
-        "order", ["'one', 'two', 'three'", "'three', 'one', 'two'", "'three', 'two', 'one'"]
+        "order", [("one", "two", "three"), ("three", "one", "two"), ("three", "two", "one")]
     )
     def test_three(self, app, make, order):
-        with app(THREE.format(make=make, order=order)) as program:
+        with app(three(make, order)) as program:
             program.check_in_time()
             report = the_report(program.told(), ["one", "two", "three"], make in PROVEN)
-            ring = {"one": ("a", "b"), "two": ("b", "c"), "three": ("c", "a")}
-            for name, (has, wants) in ring.items():
+            for name, (has, wants) in RING.items():
                 holds = {program.name(f"makes {has}"): f"{name} takes"}
                 check_party(
                     program, report["parties"][name], program.name(f"makes {wants}"), f"{name} waits", holds
                 )
 
     def test_advice_is_an_order_of_the_locks(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0)
+        source = two()
         source = source.replace("a = threading.RLock()", "a = threading.RLock(name='stock')")
         source = source.replace("b = threading.RLock()", "b = threading.RLock(name='orders')")
         with app(source) as program:
@@ -177,261 +198,141 @@ tell()
 
     def test_lock_that_a_condition_takes_back(self, app):
         """The first one has been notified, and wants the condition's lock again."""
-        source = """
-enable()
-a = threading.RLock()  # makes a
-condition = threading.Condition()  # makes condition
-def one():
-    with a, condition:  # one takes
-        ready()
-        condition.wait()  # one waits
-def two():
-    with condition:  # two takes
-        condition.notify()
-        ready()
-        with a:  # two waits
-            pass
-party(one)
-close("one", then_main=True)
-wait_until(lambda: is_blocked("one", "Condition.wait"), "one waits for a notification")
-party(two)
-wait_until(lambda: is_blocked("one", "RLock.acquire"), "one waits for the lock")
-close("two")
-tell()
-"""
-        with app(source) as program:
+        with app(TAKES_BACK + 'close("two")\ntell()') as program:
             report = the_report(program.told(), ["one", "two"], True)
             a, condition = program.name("makes a"), program.name("makes condition")
             check_party(program, report["parties"]["one"], condition, "one waits", {a: "one takes"})
             check_party(program, report["parties"]["two"], a, "two waits", {condition: "two takes"})
 
 
-#: Programs with other edges than locks: (source, whether proven, {party: (waits for, holds)}).
+#: Cycles with other edges than locks: (arguments of `cycle()`, whether proven, {party: what it waits for}).
 OTHERS = {
     "join a thread that waits for a lock": (
-        """
-a = threading.RLock(name="a")
-def one():
-    with a:  # one takes
-        ready()
-        second.join()  # one waits
-def two():
-    ready()
-    with a:  # two waits
-        pass
-party(one)
-second = party(two)
-close({})
-""",
+        (
+            'a = threading.RLock(name="a")',
+            {"one": ("a", "", "second.join()"), "two": ("", "", "with a: pass")},
+            "party(one)\nsecond = party(two)",
+        ),
         True,
-        {"one": ("two", ["a"]), "two": ("a", [])},
+        {"one": "two", "two": "a"},
     ),
     "join a thread that waits for a plain lock": (
-        """
-a = threading.Lock(name="a")
-def one():
-    with a:  # one takes
-        ready()
-        second.join()  # one waits
-def two():
-    ready()
-    with a:  # two waits
-        pass
-party(one)
-second = party(two)
-close({})
-""",
+        (
+            'a = threading.Lock(name="a")',
+            {"one": ("a", "", "second.join()"), "two": ("", "", "with a: pass")},
+            "party(one)\nsecond = party(two)",
+        ),
         False,
-        {"one": ("two", ["a"]), "two": ("a", [])},
+        {"one": "two", "two": "a"},
     ),
     "join each other": (
-        """
-def one():
-    ready()
-    second.join()  # one waits
-def two():
-    ready()
-    first.join()  # two waits
-first = party(one)
-second = party(two)
-close({})
-""",
+        (
+            "",
+            {"one": ("", "", "second.join()"), "two": ("", "", "first.join()")},
+            "first, second = party(one), party(two)",
+        ),
         True,
-        {"one": ("two", []), "two": ("one", [])},
+        {"one": "two", "two": "one"},
     ),
     "join in a ring of three": (
-        """
-def one():
-    ready()
-    second.join()  # one waits
-def two():
-    ready()
-    third.join()  # two waits
-def three():
-    ready()
-    first.join()  # three waits
-first, second, third = party(one), party(two), party(three)
-close({})
-""",
+        (
+            "",
+            {
+                "one": ("", "", "second.join()"),
+                "two": ("", "", "third.join()"),
+                "three": ("", "", "first.join()"),
+            },
+            "first, second, third = party(one), party(two), party(three)",
+        ),
         True,
-        {"one": ("two", []), "two": ("three", []), "three": ("one", [])},
+        {"one": "two", "two": "three", "three": "one"},
     ),
     "two bounded queues": (
-        """
-q, r = queue.Queue(1, name="q"), queue.Queue(2, name="r")
-def one():
-    r.get()
-    q.put(1)
-    q.put(2)
-    ready()
-    q.put(3)  # one waits
-def two():
-    r.put(1)
-    q.get()
-    r.put_many([2, 3])
-    ready()
-    r.put(4)  # two waits
-party(one)
-wait_until(lambda: is_blocked("one", "Queue.get"), "one consumes")
-party(two)
-close({})
-""",
+        (
+            'q, r = queue.Queue(1, name="q"), queue.Queue(2, name="r")',
+            {
+                "one": ("", "r.get(); q.put(1); q.put(2)", "q.put(3)"),
+                "two": ("", "r.put(1); q.get(); r.put_many([2, 3])", "r.put(4)"),
+            },
+            'party(one)\nwait_until(lambda: is_blocked("one", "Queue.get"), "one consumes")\nparty(two)',
+        ),
         False,
-        {"one": ("q", []), "two": ("r", [])},
+        {"one": "q", "two": "r"},
     ),
     "two bounded queues of other orders": (
-        """
-q, r = queue.LifoQueue(1, name="q"), queue.PriorityQueue(1, name="r")
-got = std.Barrier(2)
-def one():
-    q.put(1)
-    r.get()
-    got.wait()
-    q.put(2)
-    ready()
-    q.put(3)  # one waits
-def two():
-    r.put(1)
-    q.get()
-    got.wait()
-    r.put(2)
-    ready()
-    r.put(3)  # two waits
-party(one)
-party(two)
-close({})
-""",
+        (
+            'q, r = queue.LifoQueue(1, name="q"), queue.PriorityQueue(1, name="r")\ngot = std.Barrier(2)',
+            {
+                "one": ("", "q.put(1); r.get(); got.wait(); q.put(2)", "q.put(3)"),
+                "two": ("", "r.put(1); q.get(); got.wait(); r.put(2)", "r.put(3)"),
+            },
+        ),
         False,
-        {"one": ("q", []), "two": ("r", [])},
+        {"one": "q", "two": "r"},
     ),
     "a full queue and a lock": (
-        """
-q = queue.Queue(1, name="q")
-a = threading.RLock(name="a")
-def one():
-    with a:  # one takes
-        q.put(1)
-        q.put(2)
-        ready()
-        q.put(3)  # one waits
-def two():
-    q.get()
-    ready()
-    with a:  # two waits
-        pass
-party(two)
-party(one)
-close({})
-""",
+        (
+            'q, a = queue.Queue(1, name="q"), threading.RLock(name="a")',
+            {"two": ("", "q.get()", "with a: pass"), "one": ("a", "q.put(1); q.put(2)", "q.put(3)")},
+        ),
         False,
-        {"one": ("q", ["a"]), "two": ("a", [])},
+        {"one": "q", "two": "a"},
     ),
     "a full queue and an empty one": (
-        """
-q, r = queue.Queue(1, name="q"), queue.Queue(1, name="r")
-def one():
-    r.get()
-    q.get()
-    ready()
-    q.get()  # one waits
-def two():
-    r.put(1)
-    q.put(1)
-    r.put(2)
-    ready()
-    r.put(3)  # two waits
-party(one)
-party(two)
-close({})
-""",
+        (
+            'q, r = queue.Queue(1, name="q"), queue.Queue(1, name="r")',
+            {
+                "one": ("", "r.get(); q.get()", "q.get()"),
+                "two": ("", "r.put(1); q.put(1); r.put(2)", "r.put(3)"),
+            },
+        ),
         False,
-        {"one": ("q", []), "two": ("r", [])},
+        {"one": "q", "two": "r"},
     ),
     "two holders of a semaphore": (
-        """
-permits = threading.Semaphore(2, name="permits")
-a = threading.RLock(name="a")
-def one():
-    with permits:  # one takes
-        ready()
-        with a:  # one waits
-            pass
-def two():
-    with a:  # two takes
-        ready()
-        permits.acquire()  # two waits
-def three():
-    with permits:  # three takes
-        ready()
-        with a:  # three waits
-            pass
-party(one)
-party(two)
-party(three)
-close({})
-""",
+        (
+            'permits, a = threading.Semaphore(2, name="permits"), threading.RLock(name="a")',
+            {
+                "one": ("permits", "", "with a: pass"),
+                "two": ("a", "", "permits.acquire()"),
+                "three": ("permits", "", "with a: pass"),
+            },
+        ),
         False,
-        {"one": ("a", ["permits"]), "two": ("permits", ["a"]), "three": ("a", ["permits"])},
+        {"one": "a", "two": "permits", "three": "a"},
     ),
     "a lock, a queue and a join": (
-        """
-q = queue.Queue(1, name="q")
-a = threading.Lock(name="a")
-def one():
-    with a:  # one takes
-        q.put(1)
-        q.put(2)
-        ready()
-        q.put(3)  # one waits
-def two():
-    q.get()
-    ready()
-    third.join()  # two waits
-def three():
-    ready()
-    a.acquire()  # three waits
-third = party(three)
-party(two)
-party(one)
-close({})
-""",
+        (
+            'q, a = queue.Queue(1, name="q"), threading.Lock(name="a")',
+            {
+                "one": ("a", "q.put(1); q.put(2)", "q.put(3)"),
+                "two": ("", "q.get()", "third.join()"),
+                "three": ("", "", "a.acquire()"),
+            },
+            "third = party(three)\nparty(two)\nparty(one)",
+        ),
         False,
-        {"one": ("q", ["a"]), "two": ("three", []), "three": ("a", [])},
+        {"one": "q", "two": "three", "three": "a"},
     ),
 }
+
+
+def other(case, order, tell):
+    (setup, parties, *start), *_ = OTHERS[case]
+    return cycle(setup, parties, order, *start) + tell
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["first", "last"])
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_cycles(app, case, reverse):
     """Closed by the last party, and by the first one."""
-    source, proven, parties = OTHERS[case]
-    order = ", ".join(map(repr, sorted(parties, reverse=reverse)))
-    with app("enable()\n" + source.replace("{}", order) + "tell()\n") as program:
+    (_, scripts, *_), proven, parties = OTHERS[case]
+    with app(other(case, sorted(parties, reverse=reverse), "tell()")) as program:
         program.check_in_time()
         report = the_report(program.told(), parties, proven)
-        for name, (waits_for, holds) in parties.items():
-            held = {hold: f"{name} takes" for hold in holds}
+        for name, waits_for in parties.items():
+            takes = scripts[name][0]
+            held = {takes: f"{name} takes"} if takes else {}
             check_party(program, report["parties"][name], waits_for, f"{name} waits", held)
         program.end()
 
@@ -478,7 +379,7 @@ tell()
 class TestRaise:
     @pytest.mark.parametrize("make", PROVEN)
     def test_in_one_party_and_the_others_go_on(self, app, make):
-        source = TWO.format(make=make, stays=1.2).replace("tell(", "tell(ended=('one', 'two'), ")
+        source = two(make, "tell(ended=('one', 'two'), stays=1.2)")
         with app(source, {"on_deadlock": "raise"}) as program:
             program.check_in_time()
             told = program.told()
@@ -488,14 +389,7 @@ class TestRaise:
             program.end()
 
     def test_three(self, app):
-        source = THREE.format(make="threading.RLock()", order="'one', 'two', 'three'")
-        source = re.sub(r"( *)(\w)\.acquire\(\)  # (\w+) waits", r"\1with \2: pass  # \3 waits", source)
-        source = re.sub(
-            r"( *)(\w)\.acquire\(\)  # (\w+) takes\n.*\n *(.*)",
-            r"\1with \2:  # \3 takes\n        ready()\n        \4",
-            source,
-        )
-        source = source.replace("tell()", "tell(ended=('one', 'two', 'three'), stays=1.2)")
+        source = three(tell="tell(ended=('one', 'two', 'three'), stays=1.2)")
         with app(source, {"on_deadlock": "raise"}) as program:
             program.check_in_time()
             told = program.told()
@@ -505,7 +399,7 @@ class TestRaise:
 
     @pytest.mark.parametrize("make", LIKELY)
     def test_likely_ones_are_reported_only(self, app, make):
-        with app(TWO.format(make=make, stays=1.2), {"on_deadlock": "raise"}) as program:
+        with app(two(make, "tell(stays=1.2)"), {"on_deadlock": "raise"}) as program:
             program.check_in_time()
             told = program.told()
             the_report(told, ["one", "two"], False)
@@ -514,11 +408,11 @@ class TestRaise:
 
     @pytest.mark.parametrize("case", OTHERS)
     def test_other_cycles(self, app, case):
-        source, proven, parties = OTHERS[case]
-        order = ", ".join(map(repr, parties))
+        _, proven, parties = OTHERS[case]
         ended = tuple(parties) if proven else ()
-        source = "enable()\n" + source.replace("{}", order) + f"tell(ended={ended!r}, stays=1)\n"
-        with app(source, {"on_deadlock": "raise"}) as program:
+        with app(
+            other(case, list(parties), f"tell(ended={ended!r}, stays=1)"), {"on_deadlock": "raise"}
+        ) as program:
             program.check_in_time()
             told = program.told()
             the_report(told, parties, proven)
@@ -564,9 +458,8 @@ say(a.owner, b.owner)
 
     def test_locks_work_after_it(self, app):
         """Who got the error does not hold what it waited for; all locks are free in the end, and can be taken again."""
-        source = TWO.format(make="threading.RLock()", stays=0).replace(
-            "tell(stays=0)",
-            "tell(ended=('one', 'two'))\n"
+        source = two(
+            tell="tell(ended=('one', 'two'))\n"
             "say('owners', a.owner, b.owner, a.waiters, b.waiters)\n"
             "assert a.acquire(timeout=5) and b.acquire(timeout=5)\n"
             "say('found', deadlock.find())",
@@ -579,16 +472,10 @@ say(a.owner, b.owner)
         """A deadlock that was broken, and comes again, is a new one."""
         source = """
 enable()
-a, b = threading.RLock(), threading.RLock()
-def work(first, second):
-    with first:
-        ready()
-        with second:
-            pass
+a, b = locks = threading.RLock(), threading.RLock()
 for turn in range(3):
     names = [f"one {turn}", f"two {turn}"]
-    party(work, a, b, name=names[0])
-    party(work, b, a, name=names[1])
+    cross(*names, locks)
     close(*names)
     wait_until(lambda: len(deadlock.reports()) > turn, "another report")
     wait_until(lambda: a.owner is None and b.owner is None, "both have ended")
@@ -633,28 +520,7 @@ say("end")
     @pytest.mark.parametrize("delay", [0.1, 0.28, 0.3, 0.32, 0.34, 0.5])
     def test_where_one_party_cannot_be_raised_in(self, app, delay):
         """A thread that takes a condition's lock back has to succeed: the other party gets it, whoever looks first."""
-        source = f"""
-enable()
-a, condition = threading.RLock(), threading.Condition()
-def one():
-    with a, condition:
-        ready()
-        condition.wait()
-def two():
-    with condition:
-        condition.notify()
-        ready()
-        with a:
-            pass
-party(one)
-close("one", then_main=True)
-wait_until(lambda: is_blocked("one", "Condition.wait"), "one waits for a notification")
-party(two)
-wait_until(lambda: is_blocked("one", "RLock.acquire"), "one waits for the lock")
-hold_on({delay})  # decides who looks first
-close("two")
-tell(ended=("one", "two"))
-"""
+        source = f"{TAKES_BACK}hold_on({delay})  # decides who looks first\nclose('two')\ntell(ended=('one', 'two'))"
         with app(source, {"on_deadlock": "raise"}) as program:
             told = program.told()
             the_report(told, ["one", "two"], True)
@@ -665,9 +531,8 @@ tell(ended=("one", "two"))
 class TestWhereReportsGo:
     def test_nowhere(self, app):
         """Ignored is not unseen: `find()` knows."""
-        source = TWO.format(make="threading.RLock()", stays=0).replace(
-            "tell(stays=0)",
-            "wait_until(lambda: is_blocked('one') and is_blocked('two'), 'both wait')\n"
+        source = two(
+            tell="wait_until(lambda: is_blocked('one') and is_blocked('two'), 'both wait')\n"
             "wait_until(deadlock.find, 'found')\ntell(0, stays=1.2, found=ask)",
         )
         with app(source, {"on_deadlock": "ignore"}) as program:
@@ -680,16 +545,15 @@ class TestWhereReportsGo:
             assert program.err.text == ""
 
     def test_nowhere_after_disable(self, app):
-        source = TWO.format(make="threading.RLock()", stays=1.2)
-        source = source.replace("enable()", "enable()\ndeadlock.disable()").replace("tell(", "tell(0, ")
-        with app(source) as program:
+        source = two(tell="tell(0, stays=1.2)")
+        with app(source.replace("enable()", "enable()\ndeadlock.disable()")) as program:
             assert program.told()["reports"] == []
             program.end()
             assert program.err.text == ""
 
     def test_standard_error_without_being_asked(self, app):
         """Importing is enough; where locks were taken is not kept then."""
-        source = TWO.format(make="threading.RLock()", stays=0).replace("enable()", "")
+        source = two().replace("enable()", "")
         with app(source) as program:
             program.check_in_time()
             report = the_report(program.told(), ["one", "two"], True)
@@ -704,7 +568,7 @@ class TestWhereReportsGo:
     def test_file(self, app, tmp_path):
         """It is added to, and belongs to the folder in which it was named."""
         (tmp_path / "hang.txt").write_text("before\n")
-        source = TWO.format(make="threading.RLock()", stays=0).replace("a = ", "os.chdir('/')\na = ", 1)
+        source = two().replace("a = ", "os.chdir('/')\na = ", 1)
         with app(source, {"report": "hang.txt"}) as program:
             report = the_report(program.told(), ["one", "two"], True)
             program.end()
@@ -712,9 +576,8 @@ class TestWhereReportsGo:
             assert (tmp_path / "hang.txt").read_text() == f"before\n{report['text']}\n"
 
     def test_text_object(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0)
+        source = two(tell="wait_until(file.getvalue, 'the report')\ntell(file=file.getvalue)")
         source = source.replace("enable()", "import io\nfile = io.StringIO()\nenable(report=file)")
-        source = source.replace("tell(", "wait_until(file.getvalue, 'the report')\ntell(file=file.getvalue, ")
         with app(source) as program:
             told = program.told()
             assert told["file"] == the_report(told, ["one", "two"], True)["text"] + "\n"
@@ -724,13 +587,11 @@ class TestWhereReportsGo:
     @pytest.mark.parametrize("file", ["None", "open('hang.txt', 'w')"])
     def test_file_that_is_closed(self, app, file):
         """The report stays in `reports()`, and nothing else happens."""
-        source = TWO.format(make="threading.RLock()", stays=0.3)
+        source = two(tell="tell(stays=0.3)")
         source = source.replace(
             "enable()", f"sys.stderr.close()\nfile = {file}\nif file: file.close()\nenable(report=file)"
         )
-        with app(source) as program:
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        check_run(app, source, ["one", "two"], True, in_time=False)
 
     def test_text_object_that_waits(self, app):
         """Writing may need locks of raddle's, and the writer is in a wait itself: one does not disturb the other."""
@@ -745,17 +606,7 @@ class File:
     def flush(self): pass
 file = File()
 enable(report=file)
-a, b = threading.RLock(), threading.RLock()
-def one():
-    with a:
-        ready()
-        with b: pass
-def two():
-    with b:
-        ready()
-        with a: pass
-party(one)
-party(two)
+a, b = cross()
 close("one", "two")
 wait_until(lambda: file.text, "the report is written")
 hold_on(1)
@@ -770,11 +621,9 @@ tell(file="".join(file.text), found=ask, blocked=[is_blocked(name, "RLock.acquir
             program.end()
 
     def test_text_object_that_fails(self, app):
-        source = TWO.format(make="threading.RLock()", stays=1)
+        source = two(tell="tell(stays=1)")
         failing = "class File:\n    def write(self, text): raise TypeError('no')\nenable(report=File())"
-        with app(source.replace("enable()", failing)) as program:
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        check_run(app, source.replace("enable()", failing), ["one", "two"], True, in_time=False)
 
     @pytest.mark.parametrize("choice", [{"on_deadlock": "panic"}, {"on_stall": "raise"}])
     def test_choice_that_there_is_not(self, raddle, choice):
@@ -793,9 +642,7 @@ tell(file="".join(file.text), found=ask, blocked=[is_blocked(name, "RLock.acquir
 class TestOnce:
     def test_each_deadlock(self, app):
         """Both parties look, several times each; `find()` looks as well."""
-        with app(
-            TWO.format(make="threading.RLock()", stays=2.5).replace("tell(", "tell(found=ask, ")
-        ) as program:
+        with app(two(tell="tell(found=ask, stays=2.5)")) as program:
             told = program.told()
             report = the_report(told, ["one", "two"], True)
             assert [sorted(found["parties"]) for found in told["found"]] == [sorted(report["parties"])]
@@ -804,27 +651,17 @@ class TestOnce:
 
     def test_also_if_more_threads_come(self, app):
         """Those who come later and wait for a party are victims; they see the deadlock, and it is an old one."""
-        source = TWO.format(make="threading.RLock()", stays=1.5).replace(
-            "tell(",
-            "wait_until(deadlock.reports, 'a report')\n"
+        source = two(
+            tell="wait_until(deadlock.reports, 'a report')\n"
             "for item in (a, b, a): threading.Thread(target=item.acquire, daemon=True).start()\n"
-            "tell(",
+            "tell(stays=1.5)"
         )
-        with app(source) as program:
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        check_run(app, source, ["one", "two"], True, in_time=False)
 
     def test_two_deadlocks_are_two_reports(self, app):
         source = """
 enable()
-pairs = [(threading.RLock(), threading.RLock()) for _ in range(2)]
-def work(first, second):
-    with first:
-        ready()
-        with second: pass
-for n, (a, b) in enumerate(pairs):
-    party(work, a, b, name=f"one {n}")
-    party(work, b, a, name=f"two {n}")
+for n in range(2): cross(f"one {n}", f"two {n}")
 close("one 0", "one 1", "two 0", "two 1")
 tell(2, stays=1.2, found=ask)
 """
@@ -882,15 +719,8 @@ tell()
         """Two cycles, and one thread of the first waits for the second by a semaphore: each is told by itself."""
         source = """
 enable()
-a, b, c, d = (threading.RLock() for _ in range(4))
-def work(first, second):
-    with first:
-        ready()
-        with second: pass
-party(work, a, b, name="one")
-party(work, b, a, name="two")
-party(work, c, d, name="three")
-party(work, d, c, name="four")
+cross()
+c, _ = cross("three", "four")
 def between():
     e = threading.RLock()
     with e:
@@ -939,17 +769,10 @@ party(one)
 close(*sorted(["one", "two", "outsider"], key="LAST".__eq__))
 tell(stays=0.5)
 """
-        with app(source.replace("LAST", last)) as program:
-            program.check_in_time()
-            the_report(program.told(), ["one", "two"], False)
-            program.end()
+        check_run(app, source.replace("LAST", last), ["one", "two"], False)
 
     def test_names_of_all_the_world(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0)
-        source = source.replace("party(one)", 'party(one, name="主线程")').replace(
-            'close("one"', 'close("主线程"'
-        )
-        with app(source) as program:
+        with app("enable()\ncross('主线程')\nclose('主线程', 'two')\ntell()\n") as program:
             the_report(program.told(), ["主线程", "two"], True)
             program.end()
             assert "Thread '主线程' waits" in program.err.text
@@ -976,21 +799,14 @@ first.name = "other"
 go.set()
 tell()
 """
-        with app(source) as program:
-            the_report(program.told(), ["other", "two"], True)
-            program.end()
+        check_run(app, source, ["other", "two"], True, in_time=False)
 
 
 class TestOtherThreads:
     def test_started_by_other_means(self, app):
         """Threads of `_thread` have a name if the program has asked for one."""
-        source = TWO.format(make="threading.RLock()", stays=0).replace(
-            "party(one)", "party(one, thread=None)"
-        )
-        with app(source.replace("party(two)", "party(two, thread=None)")) as program:
-            program.check_in_time()
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        source = two().replace("party(one)", "party(one, thread=None)")
+        check_run(app, source.replace("party(two)", "party(two, thread=None)"), ["one", "two"], True)
 
     def test_without_a_name(self, app):
         source = """
@@ -1015,13 +831,8 @@ tell(idents=idents)
             program.end()
 
     def test_of_the_standard_library(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0).replace(
-            "party(one)", "party(one, thread=std.Thread)"
-        )
-        with app(source) as program:
-            program.check_in_time()
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        source = two().replace("party(one)", "party(one, thread=std.Thread)")
+        check_run(app, source, ["one", "two"], True)
 
     def test_of_a_pool(self, app):
         source = """
@@ -1049,23 +860,17 @@ pool.shutdown()
             assert "['DeadlockError', 'NoneType']" in program.out.text
 
     @pytest.mark.fork
-    @pytest.mark.parametrize("before", ["", "TWO", "BUSY"], ids=["quiet", "deadlocked", "busy"])
+    @pytest.mark.parametrize("before", ["quiet", "deadlocked", "busy"])
     def test_in_a_forked_child(self, app, before):
         """Whatever the parent's threads did: they are gone, and so are their deadlocks."""
         befores = {
-            "": "",
-            "TWO": """
-def in_parent(first, second):
-    with first:
-        ready()
-        with second: pass
-c, d = threading.RLock(), threading.RLock()
-party(in_parent, c, d, name="parent one")
-party(in_parent, d, c, name="parent two")
+            "quiet": "",
+            "deadlocked": """
+cross("parent one", "parent two")
 close("parent one", "parent two")
 wait_until(deadlock.reports, "the parent's report")
 """,
-            "BUSY": """
+            "busy": """
 lock = threading.RLock()
 def busy():
     while True:
@@ -1075,15 +880,6 @@ for _ in range(3): party(busy)
         }
         source = """
 enable(report="hang.txt")
-a, b = threading.RLock(), threading.RLock()
-def one():
-    with a:
-        ready()
-        with b: pass
-def two():
-    with b:
-        ready()
-        with a: pass
 BEFORE
 count = len(deadlock.reports())
 pid = os.fork()
@@ -1091,8 +887,7 @@ if pid:
     os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 say("found", len(deadlock.find()))
 enable()
-party(one)
-party(two)
+cross()
 close("one", "two")
 tell(count + 1, stays=1)
 os._exit(0)
@@ -1100,24 +895,21 @@ os._exit(0)
         with app(source.replace("BEFORE", befores[before])) as program:
             told = program.told()
             assert sorted(told["reports"][-1]["parties"]) == ["one", "two"]
-            assert len(told["reports"]) == 1 + (before == "TWO")
+            assert len(told["reports"]) == 1 + (before == "deadlocked")
             program.end()
             assert "found 0\n" in program.out.text
             assert len(reports_in(program.err.text)) == 1
 
     @pytest.mark.fork
     def test_in_a_child_of_a_child(self, app):
-        source = TWO.format(make="threading.RLock()", stays=0).replace(
+        source = two().replace(
             "party(one)",
             "for _ in range(2):\n"
             "    if pid := os.fork():\n"
             "        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
             "party(one)",
         )
-        with app(source + "os._exit(0)\n") as program:
-            program.check_in_time()
-            the_report(program.told(), ["one", "two"], True)
-            program.end()
+        check_run(app, source + "os._exit(0)\n", ["one", "two"], True)
 
 
 class TestClosedByAnEnd:
@@ -1251,17 +1043,7 @@ class File:
     def flush(self): pass
 file = File()
 deadlock.enable(report=REPORT)
-a, b = threading.RLock(), threading.RLock()
-def one():
-    with a:
-        ready()
-        with b: pass
-def two():
-    with b:
-        ready()
-        with a: pass
-party(one)
-party(two)
+a, b = cross()
 close("one", "two")
 while not deadlock.reports():
     time.sleep(0.0002)
@@ -1274,9 +1056,10 @@ while not deadlock.reports():
 
 def test_order_of_the_parties_is_that_of_the_waits(app):
     """Each waits for what the next one holds, the last one for the first's."""
-    source = THREE.format(make="threading.RLock()", order="'two', 'three', 'one'")
     names = "[party.thread_name for party in deadlock.reports()[0].parties]"
-    source = source.replace("tell()", f"wait_until(deadlock.reports, 'a report')\ntell(order={names})")
+    source = three(
+        order=("two", "three", "one"), tell=f"wait_until(deadlock.reports, 'a report')\ntell(order={names})"
+    )
     with app(source) as program:
         order = program.told()["order"]
         ring = ["one", "two", "three"] * 2

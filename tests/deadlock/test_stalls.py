@@ -135,6 +135,18 @@ def test_every_kind_of_wait(app, kind):
         assert f'", line {program.line("waits")}' in text and "Thread 'MainThread' waits for" in text
 
 
+#: Threads that neither raddle nor the interpreter has started; the second sees one only while it runs Python.
+IN_C = """
+import ctypes
+libc, number, gate = ctypes.CDLL(None), ctypes.c_ulong(), ctypes.create_string_buffer(64)
+libc.sem_init(gate, 0, 0)
+kept = []
+def start_in_c(function, argument):
+    kept.append(function)
+    assert libc.pthread_create(ctypes.byref(number), None, function, argument) == 0
+"""
+
+
 class TestEnded:
     """The threads have waited for long when the last one that ran ends."""
 
@@ -144,13 +156,14 @@ event = threading.Event()
 for n in range(3):
     threading.Thread(target=event.wait, name=f"waiter {n}", daemon=True).start()
 stop = std.Event()
+let_go = stop.set
 def last():
     stop.wait(20)
     closing()
 def opener():
     wait_until(lambda: is_blocked("MainThread"), "main waits")
     hold_on(1.5)  # all have looked for the last time
-    stop.set()
+    let_go()
 START
 event.wait()
 """
@@ -166,6 +179,10 @@ event.wait()
             "threading.Thread(target=cancel).start()",
             "std.Thread(target=last).start(); std.Thread(target=opener).start()",
             "import _thread; _thread.start_new_thread(last, ()); _thread.start_new_thread(opener, ())",
+            IN_C + "start_in_c(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: last()), None)\n"
+            "threading.Thread(target=opener).start()",
+            IN_C + "start_in_c(libc.sem_wait, gate)\nlet_go = lambda: (closing(), libc.sem_post(gate))\n"
+            "threading.Thread(target=opener).start()",
         ],
         ids=[
             "thread",
@@ -174,6 +191,8 @@ event.wait()
             "timer cancelled",
             "thread of the standard library",
             "by other means",
+            "thread of C in Python",
+            "thread of C",
         ],
     )
     def test_last_one(self, app, start):
@@ -220,6 +239,14 @@ say("main is through")
             check_stalls(program, lives=False)
 
 
+def test_beside_idle_threads_of_a_library(app):
+    """They sleep until one of the program's threads gives them work, as those of linear algebra do."""
+    threads = "for _ in range(3): start_in_c(libc.sem_wait, gate)\n"
+    with app(f"{IN_C}enable()\n{threads}closing()\nthreading.Event().wait()\n") as program:
+        program.check_in_time()
+        check_stalls(program)
+
+
 class TestReport:
     def test_parties(self, app):
         """All threads are in it, with what they hold; a lock that nobody will release names its holder."""
@@ -252,6 +279,32 @@ event.wait()  # main waits
                 assert f'File "{program.path}", line {program.line(comment)}' in text
             assert "held by thread 'holder'" in text and "Event 'the event'" in text
             assert program.err.text == ""
+
+    @pytest.mark.parametrize("make", ["Lock", "RLock", "Semaphore"])
+    def test_taken_by_one_who_has_ended(self, app, make):
+        """Nobody of that name is there, but the line that took it is known. The party that waits may have its ident."""
+        source = f"""
+enable()
+lock = threading.{make}(name="the lock")
+def forgetful():
+    lock.acquire()  # takes
+def victim():
+    closing()
+    lock.acquire()  # waits
+first = threading.Thread(target=forgetful)
+first.start()
+first.join()
+{"" if make == "RLock" else "del first"}  # the same ident would get a re-entrant lock, as in CPython
+second = threading.Thread(target=victim, name="victim")
+second.start()
+second.join()
+"""
+        with app(source) as program:
+            program.check_in_time()
+            text = check_stalls(program)
+            place = f'File "{program.path}", line {program.line("takes")}'
+            assert f"    held by a thread that has ended, taken at {place}\n" in text and "holds" not in text
+            assert "Advice: release what a thread has taken before it ends" in text
 
     def test_ignored(self, app):
         with app("enable()\nthreading.Event().wait()", {"on_stall": "ignore"}) as program:
@@ -288,13 +341,14 @@ say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 class File:
     def write(self, text):
         [report] = deadlock.reports()
-        say(report.kind, report.proven, [party.thread_name for party in report.parties], str(report) + "\\n" == text)
+        names = [party.thread_name for party in report.parties]
+        say(repr(report), report.kind, report.proven, names, str(report) + "\\n" == text)
     def flush(self): pass
 enable(report=File())
 threading.Event().wait()
 """
         with app(source) as program:
-            program.wait_for(re.escape("stall False ['MainThread'] True"))
+            program.wait_for(re.escape("<stall: MainThread> stall False ['MainThread'] True"))
 
 
 class TestDeadlockIsNoStall:
@@ -381,6 +435,11 @@ LIVE = {
     "lock of the standard library": (
         "lock = std.Lock(); lock.acquire()\n"
         "std.Thread(target=lambda: (lock.acquire(), event.set()), daemon=True).start()"
+    ),
+    "thread of C that sleeps": IN_C + "start_in_c(libc.sleep, ctypes.c_void_p(3600))",
+    "thread of C that reads": IN_C + "start_in_c(libc.getchar, None)",
+    "thread of C that another process may wake": (
+        IN_C + "libc.sem_init(gate, 1, 0); start_in_c(libc.sem_wait, gate)"
     ),
     "signal handler": "import signal; signal.signal(signal.SIGUSR1, lambda *_: event.set())",
     "interrupt handler": "import signal; signal.signal(signal.SIGINT, lambda *_: event.set())",

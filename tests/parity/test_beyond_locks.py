@@ -108,6 +108,32 @@ class TestOwner:
             gate.set()
         assert lock.owner is None
 
+    def test_owner_that_has_ended(self, raddle, kind):
+        """The next thread has its ident, as a rule, but not what it has left taken."""
+        idents, seen = [], []
+
+        def forget(lock):
+            idents.append(threading.get_ident())
+            lock.acquire()
+
+        def look(lock):
+            idents.append(threading.get_ident())
+            held = [hold.object for entry in raddle.threading.snapshot() for hold in entry.holds]
+            seen.append((repr(lock), lock.owner, lock in held))
+
+        def until_the_same():
+            lock = getattr(raddle.threading, kind)()
+            for work in (forget, look):
+                thread = raddle.threading.Thread(target=work, args=(lock,))
+                thread.start()
+                thread.join()
+            return idents[-1] == idents[-2]
+
+        wait_until(until_the_same, "an ident is used again")
+        text, owner, is_held = seen[-1]
+        assert_matches(r"^<locked .* owner=<ended> (count=1 )?at ", text)
+        assert owner is None and not is_held
+
     def test_owner_after_a_handover(self, lock):
         owners = []
 
@@ -147,7 +173,7 @@ class TestOwner:
         assert lock.longest_wait == 0
         with lock:
             pass
-        assert lock.longest_wait == 0
+        assert lock.longest_wait == 0 and "longest_wait" not in repr(lock)
         lock.acquire()
         assert in_thread(lock.acquire, True, 0.05) is False
         longest = lock.longest_wait
@@ -156,6 +182,7 @@ class TestOwner:
         assert lock.longest_wait >= longest
         lock.release()
         assert lock.longest_wait >= longest
+        assert_matches(r"^<unlocked .* longest_wait=\d+\.\d\ds at ", repr(lock))
 
     def test_longest_wait_of_one_who_waits_now(self, lock):
         lock.acquire()

@@ -120,6 +120,29 @@ class TestEvery:
         handle.cancel()
         assert scheduler.queue == []
 
+    def test_the_scheduler_cancels_it_too(self, raddle, clock, scheduler):
+        """As an event: once, and only its own. From the action as well, when no event of it is there but the next."""
+        log = []
+
+        def tick():
+            log.append(clock.now)
+            if len(log) == 3:
+                scheduler.cancel(handle)
+
+        handle = scheduler.every(10, tick)
+        with pytest.raises(ValueError):
+            raddle.sched.scheduler(clock.time, clock.sleep).cancel(handle)
+        scheduler.run()
+        assert log == [10, 20, 30] and handle.cancelled
+        with pytest.raises(ValueError):
+            scheduler.cancel(handle)
+
+    @pytest.mark.parametrize("thing", [None, 1, "event", (), object()])
+    def test_what_is_no_event_is_not_there(self, scheduler, thing):
+        scheduler.every(10, print)
+        with pytest.raises(ValueError, match="not in list"):
+            scheduler.cancel(thing)
+
     @pytest.mark.parametrize("interval", [0, -1, -0.5])
     def test_interval_must_be_positive(self, scheduler, interval):
         with pytest.raises(ValueError):

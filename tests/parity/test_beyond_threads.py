@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tools import Crew, in_thread, wait_until, wait_until_blocked
+from tools import Crew, assert_matches, in_thread, wait_until, wait_until_blocked
 
 
 @pytest.fixture
@@ -209,6 +209,21 @@ class TestSnapshot:
         assert entry.state == "blocked"
         gate.set()
 
+    def test_row_in_one_line(self, raddle, run):
+        lock = raddle.threading.Lock(name="L")
+        lock.acquire()
+        thread = run(lambda: lock.acquire() and lock.release(), name="ours")
+        wait_until_blocked(thread)
+        held = r"<locked .* object 'L' owner='MainThread' waiters=1 longest_wait=\d+\.\d\ds at 0x\w+>"
+        assert_matches(
+            rf"^<'ours' daemon blocked for \d+\.\d\ds in Lock\.acquire on {held}>$",
+            repr(self.find(raddle, thread)),
+        )
+        assert_matches(
+            rf"^<'MainThread' running, holds {held}", repr(self.find(raddle, threading.current_thread()))
+        )
+        lock.release()
+
     def test_of_the_caller(self, raddle):
         entry = self.find(raddle, threading.current_thread())
         assert entry.state == "running"
@@ -339,6 +354,14 @@ class TestSharedTimerThread:
         for timer in timers:
             timer.join()
         assert not set(timers) & set(threading.enumerate())
+
+    def test_cancelled_timer_shows_as_stopped(self, raddle):
+        timer = raddle.threading.Timer(3600, int)
+        timer.name, timer.daemon = "tea", True
+        timer.cancel()
+        assert repr(timer) == "<Timer(tea, initial daemon)>"
+        timer.start()
+        assert repr(timer) == "<Timer(tea, stopped daemon)>" and not timer.is_alive()
 
     def test_cancelled_timer_is_freed_at_once(self, raddle):
         import gc

@@ -75,6 +75,13 @@ class TestTimer:
         assert (timer.ident, timer.native_id, timer.is_alive()) == (None, None, False)
         assert_matches(r"^<Timer\(Thread-\d+, initial\)>$", repr(timer))
 
+    def test_name_and_daemon_in_either_order(self, cls):
+        for names in (("name", "daemon"), ("daemon", "name")):
+            timer = cls(LONG, print)
+            for name in names:
+                setattr(timer, name, {"name": "pending", "daemon": True}[name])
+            assert (timer.name, timer.daemon) == ("pending", True)
+
     def test_pending_one_looks_like_a_running_thread(self, impl, cls):
         timer = cls(LONG, print)
         timer.daemon = True

@@ -36,15 +36,6 @@ PARTS = {
     "detect": {"trace"},
 }
 
-#: Arrows up that are known, with the reason. One that is gone must go from here too.
-KNOWN = {
-    (
-        "trace/thread.rs",
-        "park",
-    ): "a thread's record is also what is waited for in a join, and what is woken to look",
-    ("trace/thread.rs", "sync"): "the end of a thread is an event",
-}
-
 
 def rust(path):
     """The code of a Rust file without comments, strings and test modules."""
@@ -105,8 +96,7 @@ def test_the_core_has_these_parts():
 
 def test_the_core_points_down():
     up = {(name, other) for name, part, other in core_arrows() if other not in PARTS[part]}
-    assert sorted(up - set(KNOWN)) == []
-    assert sorted(set(KNOWN) - up) == [], "no longer there: take it out of KNOWN"
+    assert sorted(up) == []
 
 
 def test_detection_is_used_by_no_primitive_and_reads_the_trace_only():

@@ -93,7 +93,7 @@ impl PyToken {
         let runners = self.runners.lock().clone();
         for (token, epoch) in runners {
             if let Some(thread) = by_token(token, epoch) {
-                thread.interrupt();
+                raddle::park::interrupt(&thread);
             }
         }
     }

@@ -347,9 +347,10 @@ impl Drop for Arrival {
     }
 }
 
-/// In a forked child: those of the parent do not come.
-pub(crate) fn forget_arrivals() {
+/// In a forked child: the parent's threads neither run nor come.
+pub(crate) fn forget_threads() {
     ARRIVALS.count.store(0, Ordering::Relaxed);
+    RUNNING.store(0, Ordering::Relaxed);
 }
 
 /// Lets all threads that are to run Python attach. Called detached.
@@ -363,6 +364,14 @@ pub(crate) fn wait_for_arrivals() {
         // Nothing interrupts it, and it has no deadline.
         let _ = ARRIVALS.fewer.wait(key, &mut parking);
     }
+}
+
+/// How many threads are in [`as_new_thread`]: what `_thread._count()` would count of them.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many threads that raddle has started run Python.
+pub(crate) fn running() -> usize {
+    RUNNING.load(Ordering::Relaxed)
 }
 
 /// Runs `body` attached, in a thread that Python does not know yet: with a thread state of its own, from
@@ -387,8 +396,11 @@ pub(crate) fn as_new_thread<R>(arrival: Arrival, body: impl FnOnce(Python<'_>) -
     }
     drop(Attach(state, ROUNDS));
     drop(arrival);
+    RUNNING.fetch_add(1, Ordering::Relaxed);
     // SAFETY: attached by the line above.
     let lasts = body(unsafe { Python::assume_attached() });
+    // The last thread of a forked child is not counted there.
+    let _ = RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| running.checked_sub(1));
     // SAFETY: the calling thread's own state, current, with no frame left in it.
     python(|| unsafe { unwinding::PyThreadState_Clear(state) });
     drop(lasts);

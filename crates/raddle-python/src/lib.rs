@@ -136,6 +136,12 @@ mod _raddle {
         thread::is_leaving()
     }
 
+    /// How many threads that raddle has started run Python.
+    #[pyfunction]
+    fn threads_running() -> usize {
+        gil::running()
+    }
+
     /// How many threads of the operating system are idle.
     #[pyfunction]
     fn threads_idle() -> usize {
@@ -147,7 +153,7 @@ mod _raddle {
     fn after_fork_in_child() {
         raddle::park::after_fork_in_child();
         raddle::thread::after_fork_in_child();
-        gil::forget_arrivals();
+        gil::forget_threads();
         thread::after_fork_in_child();
         timer::after_fork_in_child();
         pool::after_fork_in_child();
@@ -192,7 +198,7 @@ mod _raddle {
         observe::threads(py)
     }
 
-    /// What is held: `[(ident, object, site), ...]`.
+    /// What is held: `[(ident, object, site), ...]`; the ident is 0 for a thread that has ended.
     #[pyfunction]
     fn holds(py: Python<'_>) -> PyResult<Bound<'_, pyo3::types::PyList>> {
         observe::holds(py)

@@ -25,7 +25,9 @@ pub(crate) trait Raw: Native + Resource {
     fn give_back(&self, me: usize) -> bool;
     fn not_held() -> pyo3::PyErr;
     fn is_locked(&self) -> bool;
+    /// The token of the thread that took it; 0 if it is free, or that thread has ended.
     fn owner(&self) -> usize;
+    fn is_left(&self) -> bool;
     fn longest(&self) -> f32;
     fn set_taken_at(&self, site: Option<raddle::trace::Site>);
     fn taken_at(&self) -> Option<raddle::trace::Site>;
@@ -57,7 +59,10 @@ macro_rules! raw {
                 self.is_locked()
             }
             fn owner(&self) -> usize {
-                self.owner()
+                if self.is_left() { 0 } else { self.owner() }
+            }
+            fn is_left(&self) -> bool {
+                self.is_left()
             }
             fn longest(&self) -> f32 {
                 self.longest_wait()
@@ -150,7 +155,7 @@ fn acquire_slow<C: Raw>(py: Python<'_>, this: This<'_, C>, deadline: Deadline, h
             Ok(true)
         }
         Err(Stop::TimedOut) => {
-            observe::timed_out(py, C::KIND, this.bound(py), core.owner(), core.taken_at(), since);
+            observe::timed_out(py, C::KIND, this.bound(py), Raw::owner(core), core.taken_at(), since);
             Ok(false)
         }
         Err(Stop::Interrupted) => Err(crate::error::fetch(py)),
@@ -238,28 +243,37 @@ unsafe extern "C" fn py_repr<C: Raw>(object: *mut ffi::PyObject) -> *mut ffi::Py
             PyString::new(py, &this.name(py)?).repr()?
         );
         if this.is_locked() {
-            let owner = observe::thread_name(py, this.owner());
-            text += &format!(" owner={}", owner.repr()?);
+            text += &match Raw::is_left(&*this) {
+                true => " owner=<ended>".to_owned(),
+                false => format!(" owner={}", observe::thread_name(py, Raw::owner(&*this)).repr()?),
+            };
             if let Some(depth) = this.depth() {
                 text += &format!(" count={depth}");
             }
-            let (waiters, longest) = observe::waiters(this.address());
-            if waiters > 0 {
-                text += &format!(" waiters={waiters} longest_wait={:.2}s", longest.max(this.longest()));
-            }
         } else if let Some(depth) = this.depth() {
             text += &format!(" owner=0 count={depth}");
+        }
+        let (waiters, longest) = observe::waiters(this.address());
+        let longest = longest.max(this.longest());
+        if waiters > 0 {
+            text += &format!(" waiters={waiters}");
+        }
+        if waiters > 0 || longest >= SHOWN {
+            text += &format!(" longest_wait={longest:.2}s");
         }
         text += &format!(" at {:#x}>", this.address());
         Ok(PyString::new(py, &text).into_ptr())
     })
 }
 
+/// A longest wait from which on it is shown, in seconds: what two decimals can say.
+const SHOWN: f32 = 0.005;
+
 unsafe extern "C" fn py_owner<C: Raw>(object: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     entry(|py| {
         // SAFETY: an attribute of the type.
         let this = unsafe { This::<C>::from_ptr(object) };
-        Ok(observe::thread_object(py, this.owner())?.into_ptr())
+        Ok(observe::thread_object(py, Raw::owner(&*this))?.into_ptr())
     })
 }
 

@@ -12,7 +12,7 @@ use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
-use raddle::trace::thread::{Thread, Waiting, all};
+use raddle::trace::thread::{Thread, Waiting, all, has_ended, has_strangers};
 use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 struct Reporters {
     /// `deadlock(proven, parties)` gives an exception to raise, or None.
     deadlock: Py<PyAny>,
-    /// `stall(idents)` says whether it was one.
+    /// `stall(idents)` says whether it was one; None if not yet, for a reason that may go without telling.
     stall: Py<PyAny>,
     /// `order(lock, site, other, other_site, earlier, earlier_other)`.
     order: Py<PyAny>,
@@ -162,9 +162,16 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
     if host.found.stall.replace(mark) != mark {
         return Ok(Look::Again);
     }
-    // A hang with a deadlock in it is that deadlock's: its parties tell it. Claimed before it is told, so
-    // that no other thread tells it too.
-    if !detect::find_all().is_empty() || !first_time(numbers.clone()) {
+    // A hang with a deadlock in it is that deadlock's: its parties tell it.
+    if !detect::find_all().is_empty() || was_told(&numbers) {
+        return Ok(Look::Settled);
+    }
+    // Such a thread may run Python at any time, even one that the interpreter has never seen: it may call back.
+    if has_strangers() {
+        return Ok(Look::Later);
+    }
+    // Claimed before it is told, so that no other thread tells it too.
+    if !first_time(numbers.clone()) {
         return Ok(Look::Settled);
     }
     let told = host.attached(|| {
@@ -172,24 +179,20 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
         let py = unsafe { Python::assume_attached() };
         // Getting attached may have taken until somebody who ran Python was through, and had woken one of them.
         if all_stuck().is_none_or(|(now, _)| now != numbers) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         me.rouse();
-        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return Ok(false) };
-        let told = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&stall, &[&tokens])?));
-        told.or_else(|error| failed(py, host, error).map(|()| false))
+        let Some(stall) = reporter(py, |reporters| &reporters.stall) else { return Ok(Some(false)) };
+        let told = tokens.into_bound_py_any(py).and_then(|tokens| {
+            let told = gil::call(&stall, &[&tokens])?;
+            if told.is_none() { Ok(None) } else { gil::truth(&told).map(Some) }
+        });
+        told.or_else(|error| failed(py, host, error).map(|()| Some(false)))
     });
-    let told = match told {
-        Ok(told) => told,
-        Err(stop) => {
-            forget(&numbers);
-            return Err(stop);
-        }
-    };
-    if !told {
+    if !matches!(told, Ok(Some(true))) {
         forget(&numbers);
     }
-    Ok(Look::Settled)
+    Ok(if told?.is_none() { Look::Later } else { Look::Settled })
 }
 
 /// What was about to be told was not.
@@ -324,31 +327,37 @@ pub(crate) fn wait_of<'py>(py: Python<'py>, thread: &Thread) -> PyResult<Bound<'
     (kind_name(waiting.kind), object, waiting.since as f64 / 1e9, waiting.timed).into_bound_py_any(py)
 }
 
-/// What each thread holds: `[(ident, object, site), ...]`.
+/// What each thread holds: `[(ident, object, site), ...]`; the ident is 0 for one that has ended.
 pub(crate) fn holds(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
     let mut found: Vec<(usize, usize, Option<Site>)> = Vec::new();
     for_each(|which, object| {
         let before = found.len();
+        let mut holds = |owner: usize, has_ended: bool, site| {
+            if owner != 0 {
+                found.push((if has_ended { 0 } else { owner }, object as usize, site));
+            }
+        };
         // SAFETY: the registry says which type the object is of, and keeps it alive for this call.
         unsafe {
             match which {
                 Which::Lock => {
                     let lock = core::<RawLock>(object);
-                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                    holds(lock.owner(), lock.is_left(), lock.taken_at());
                 }
                 Which::RLock => {
                     let lock = core::<RawRLock>(object);
-                    found.push((lock.owner(), object as usize, lock.taken_at()));
+                    holds(lock.owner(), lock.is_left(), lock.taken_at());
                 }
                 Which::Semaphore => {
                     let semaphore = core::<crate::semaphore::PySemaphore>(object);
                     let semaphore: &Semaphore = semaphore.core();
-                    found.extend(semaphore.holders().iter().map(|holder| (holder.token, object as usize, holder.site)));
+                    for holder in &semaphore.holders() {
+                        holds(holder.token, has_ended(holder.token, holder.epoch), holder.site);
+                    }
                 }
                 _ => {}
             }
         }
-        found.retain(|held| held.0 != 0);
         for _ in before..found.len() {
             // SAFETY: attached, and the object is alive; one reference for each row.
             unsafe { ffi::Py_INCREF(object) };

@@ -341,6 +341,19 @@ fn equal(py: Python<'_>, mine: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> P
     gil::compare(py, mine.as_ptr(), other.as_ptr(), ffi::Py_EQ)
 }
 
+/// Ends a series of this scheduler's (`Periodic` of raddle/sched.py); false if it is none, or has ended.
+fn end_series(py: Python<'_>, this: Me<'_>, series: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let owner = match gil::attribute(series, "_scheduler") {
+        Err(error) if error.is_instance_of::<PyAttributeError>(py) => return Ok(false),
+        owner => owner?,
+    };
+    let lasts = owner.is(this.bound(py)) && !gil::truth(&gil::attribute(series, "cancelled")?)?;
+    if lasts {
+        gil::method(series, "cancel", &[])?;
+    }
+    Ok(lasts)
+}
+
 fn cancel(py: Python<'_>, this: Me<'_>, event: &Bound<'_, PyAny>) -> PyResult<()> {
     let remove = |sequence| -> bool {
         let held = this.queue.lock().remove(sequence);
@@ -372,7 +385,7 @@ fn cancel(py: Python<'_>, this: Me<'_>, event: &Bound<'_, PyAny>) -> PyResult<()
                     break;
                 }
             }
-            removed
+            removed || end_series(py, this, event)?
         }
     };
     if removed { Ok(()) } else { Err(PyValueError::new_err("list.remove(x): x not in list")) }

@@ -13,6 +13,7 @@ use pyo3::{Bound, IntoPyObjectExt, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::Semaphore;
+use raddle::trace::thread::has_ended;
 use raddle::trace::{Kind, SITES, mode};
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -84,7 +85,9 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, me: usize, deadline: Deadline) -> 
         }
         Err(Stop::TimedOut) => {
             let holder = semaphore.holders().first().copied();
-            let (token, site) = holder.map_or((0, None), |holder| (holder.token, holder.site));
+            let (token, site) = holder.map_or((0, None), |holder| {
+                (if has_ended(holder.token, holder.epoch) { 0 } else { holder.token }, holder.site)
+            });
             observe::timed_out(py, Kind::Semaphore, this.bound(py), token, site, since);
             Ok(false)
         }

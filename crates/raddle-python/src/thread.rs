@@ -267,7 +267,7 @@ fast!(py_join, PyRecord, |py, this, fast| {
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(Kind::Join, thread, name, deadline, &host);
-        thread.join_slow(&mut parking)
+        raddle::thread::join(thread, &mut parking)
     });
     match result {
         Ok(()) => Ok(boolean(true)),

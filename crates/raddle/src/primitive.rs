@@ -1,4 +1,4 @@
-//! The only door to atomics, thread identity and the spin-guarded cell.
+//! The only door to atomics, words that threads sleep on, thread identity and the spin-guarded cell.
 //!
 //! Everything that a model checker has to see comes from here, so that loom can slip in
 //! underneath: build with `RUSTFLAGS="--cfg raddle_loom"`. Under loom a [`Futex`] is a word with a
@@ -47,7 +47,16 @@ mod real {
         pub const fn new(value: u32) -> Self {
             Self(AtomicU32::new(value))
         }
+
+        /// Wakes up to this many threads of this process that sleep on it; they are told nothing.
+        pub(crate) fn wake(&self, count: u32) {
+            let word: *const AtomicU32 = &raw const self.0;
+            // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
+            unsafe { libc::syscall(libc::SYS_futex, word, FUTEX_WAKE_PRIVATE, count.min(i32::MAX as u32)) };
+        }
     }
+
+    const FUTEX_WAKE_PRIVATE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 
     impl Deref for Futex {
         type Target = AtomicU32;
@@ -90,6 +99,39 @@ mod real {
     pub(crate) fn thread_is_gone(number: i32) -> bool {
         // SAFETY: signal 0 is none; only whether the thread exists is asked.
         unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) != 0 }
+    }
+
+    /// The kernel's numbers for all threads of this process.
+    ///
+    /// # Errors
+    /// The kernel's list cannot be read.
+    pub(crate) fn thread_numbers() -> std::io::Result<Vec<i32>> {
+        let number = |entry: std::fs::DirEntry| entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let entries = std::fs::read_dir("/proc/self/task")?;
+        entries
+            .map(|entry| entry.and_then(|entry| number(entry).ok_or(std::io::ErrorKind::InvalidData.into())))
+            .collect()
+    }
+
+    /// How often the thread of this process with this number has gone to sleep, if it sleeps where only a thread of
+    /// this process can wake it: on a private futex, without a time limit. `None` if not, and where that cannot be told.
+    ///
+    /// If two calls give the same, it has slept all the time in between.
+    pub(crate) fn sleeps_within(number: i32) -> Option<u64> {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/self/task/{number}/{file}")).ok();
+        let hex = |field: &str| i64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
+        let call = read("syscall")?;
+        // The call's number, and its arguments: word, operation, value, time limit.
+        let fields: Vec<_> = call.split_ascii_whitespace().take(5).collect();
+        let &[name, _, operation, _, limit] = fields.as_slice() else { return None };
+        let operation = hex(operation)? as libc::c_int & !libc::FUTEX_CLOCK_REALTIME;
+        let waits = [libc::FUTEX_WAIT, libc::FUTEX_WAIT_BITSET].map(|wait| wait | libc::FUTEX_PRIVATE_FLAG);
+        if name.parse() != Ok(libc::SYS_futex) || !waits.contains(&operation) || hex(limit)? != 0 {
+            return None;
+        }
+        let status = read("status")?;
+        let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        switches.trim().parse().ok()
     }
 
     #[cfg(test)]
@@ -337,7 +379,7 @@ mod modelled {
         }
 
         /// Wakes sleepers; passing through the gate orders it after a sleeper's check.
-        pub(crate) fn model_wake(&self, count: u32) {
+        pub(crate) fn wake(&self, count: u32) {
             let _gate = self.gate.lock().unwrap();
             if count == 1 { self.bell.notify_one() } else { self.bell.notify_all() }
         }

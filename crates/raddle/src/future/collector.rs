@@ -1,6 +1,6 @@
 //! Where futures that are over gather: what "wait for any of these" and "wait for all of these" wait on.
 
-use crate::park::{Parking, Stop, wake};
+use crate::park::{Parking, Stop};
 use crate::primitive::{AtomicU32, Futex, Ordering, Spin, const_unless_loom};
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl<K> Collector<K> {
             // SeqCst: pairs with `Parking::park`, which counts a sleeper before the kernel compares.
             self.word.fetch_add(1, Ordering::SeqCst);
             if self.sleepers.load(Ordering::SeqCst) > 0 {
-                wake(&self.word, u32::MAX);
+                self.word.wake(u32::MAX);
             }
         }
     }

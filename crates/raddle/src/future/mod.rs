@@ -14,7 +14,7 @@ mod listeners;
 pub use collector::Collector;
 pub use listeners::Listeners;
 
-use crate::park::{Parking, Stop, wake};
+use crate::park::{Parking, Stop};
 use crate::primitive::{AtomicU32, Futex, Ordering, Spin, const_unless_loom};
 
 /// Where a future is in its life.
@@ -141,7 +141,7 @@ impl<L> Completion<L> {
             }
         }
         if to.is_done() && self.sleepers.load(Ordering::SeqCst) > 0 {
-            wake(&self.word, u32::MAX);
+            self.word.wake(u32::MAX);
         }
         Ok(word & LISTENED != 0)
     }
@@ -201,7 +201,7 @@ impl<L> Completion<L> {
         {
             word = now;
         }
-        wake(&self.word, u32::MAX);
+        self.word.wake(u32::MAX);
     }
 
     /// Listens, unless it has come to a stage that `over` admits.

@@ -88,14 +88,9 @@ pub(crate) fn poll(descriptors: &mut [libc::pollfd], deadline: Deadline) -> Slep
     }
 }
 
-/// Wakes up to this many of those asleep on the word.
-pub(crate) fn wake(word: &Futex, count: u32) {
-    wake_on(word, count, Reach::Process);
-}
-
-/// [`wake`], for a word of either kind; how many were asleep.
-pub(crate) fn wake_on(word: &Futex, count: u32, reach: Reach) -> i64 {
+/// Wakes up to this many of those asleep on a word in memory that processes share; how many there were.
+pub(crate) fn wake_shared(word: &Futex, count: u32) -> i64 {
     let word: *const std::sync::atomic::AtomicU32 = &raw const **word;
     // SAFETY: FUTEX_WAKE only uses the address as a key and reads nothing through it.
-    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | reach.flag(), count.min(i32::MAX as u32)) }
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count.min(i32::MAX as u32)) }
 }

@@ -10,7 +10,8 @@
 //! The door spins a little, adapting to how often that helps this thread; then it publishes the wait
 //! (life-cycle state, what, since when, who could end it) and sleeps. It comes back for a wake-up. It
 //! looks up once in a long wait if it has reason to: for a signal that came in just before it slept, or
-//! because at that moment its wait seemed to have no end. Otherwise it sleeps without limit: nothing polls.
+//! because at that moment its wait seemed to have no end. Otherwise it sleeps without limit: nothing polls, except for
+//! the end of threads that tell nobody ([`Look::Later`]).
 #![cfg_attr(raddle_loom, allow(dead_code, reason = "the model neither spins nor publishes nor looks up"))]
 
 mod clock;
@@ -36,12 +37,16 @@ pub use signal::{Key, Signal};
 use crate::primitive::{AtomicU32, Futex, Ordering};
 #[cfg(not(raddle_loom))]
 use crate::trace::thread::{Publication, Thread, nudges};
+#[cfg(not(raddle_loom))]
+use crate::trace::{Claim, Waker};
 use crate::trace::{Kind, Resource};
 #[cfg(not(raddle_loom))]
 use os::Slept;
 use std::fmt;
 #[cfg(not(raddle_loom))]
 use std::sync::Arc;
+#[cfg(not(raddle_loom))]
+use std::time::Duration;
 
 /// Why a wait ended without what it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +94,7 @@ pub trait Host {
 
     /// Whether the thread was asked to give up what it does: a task that was cancelled. Asked before each sleep,
     /// with the wait published: whoever asks it to says so first, and then wakes it
-    /// ([`Thread::interrupt`](crate::trace::thread::Thread::interrupt)).
+    /// ([`interrupt`]).
     ///
     /// # Errors
     /// [`Stop::Interrupted`] to end the wait.
@@ -116,6 +121,8 @@ pub enum Look {
     Settled,
     /// Another look soon: something was found that has to last to be believed.
     Again,
+    /// Other looks, ever fewer: what was found may become true by something that tells nobody.
+    Later,
 }
 
 /// No runtime around: nothing interrupts.
@@ -124,8 +131,6 @@ pub struct Alone;
 
 impl Host for Alone {}
 
-/// Rounds of spinning that a new thread starts with.
-pub(crate) const SPIN_START: u32 = 24;
 const SPIN_MOST: u32 = 320;
 const SPIN_LEAST: u32 = 2;
 /// One in so many waits spins as long as any may. Once both sides of a hand-over sleep, a short spin never
@@ -144,10 +149,14 @@ const MOST_DOUBLINGS: u32 = 3;
 const MILLISECOND: u64 = 1_000_000;
 /// When a sleeper that has reason to look up does so first, in nanoseconds after it went to sleep.
 const FIRST_LOOK: u64 = 60 * MILLISECOND;
-/// After so many that found nothing, a sleeper does not look up any more unless it is nudged.
+/// After so many that settled it, a sleeper does not look up any more unless it is nudged.
 const MOST_LOOKS: u32 = 4;
+/// A look that took longer, in nanoseconds, has run code of the host, and a signal may have come meanwhile.
+const LONG_LOOK: u64 = MILLISECOND / 5;
 /// How soon a look is repeated if the host asks for it.
 const LOOK_AGAIN: u64 = 40 * MILLISECOND;
+/// How long it is to the next look at most if the host asks for those.
+const LOOK_LATER: u64 = 600 * MILLISECOND;
 
 /// The time, unless this thread has lost its core by spinning and should not spin for a while.
 #[cfg(not(raddle_loom))]
@@ -225,7 +234,7 @@ struct Sleeping<'a> {
     since: u64,
     /// The next look, on the clock; `u64::MAX` if none is due.
     look_at: u64,
-    /// Whether the thread handles signals and has not yet looked for one that came before it slept.
+    /// Whether the thread handles signals, and has done something since it last looked for one.
     signals: bool,
     /// How many looks have found nothing: each makes the next four times later, and after some there is none.
     looks: u32,
@@ -334,6 +343,7 @@ impl<'a> Parking<'a> {
         };
         sleeping.publication.awake();
         if slept == Slept::Woken {
+            sleeping.signals = self.host.takes_signals();
             return Ok(());
         }
         if slept == Slept::Interrupted || now() >= sleeping.look_at {
@@ -402,11 +412,16 @@ impl<'a> Parking<'a> {
             sleeping.nudges = nudges;
             sleeping.looks = 0;
         }
-        if (nudged || sleeping.look_at == u64::MAX)
-            && (sleeping.signals || (!timed && sleeping.looks < MOST_LOOKS && self.host.suspects()))
-        {
+        if nudged || sleeping.look_at == u64::MAX {
+            let pause = if sleeping.signals {
+                FIRST_LOOK
+            } else if !timed && sleeping.looks < MOST_LOOKS && self.host.suspects() {
+                FIRST_LOOK << (2 * sleeping.looks)
+            } else {
+                u64::MAX
+            };
             // Never later than it was to be: those who are nudged again and again look all the same.
-            sleeping.look_at = sleeping.look_at.min(now() + (FIRST_LOOK << (2 * sleeping.looks)));
+            sleeping.look_at = sleeping.look_at.min(now().saturating_add(pause));
         }
         if let Err(stop) = self.host.stopped() {
             sleeping.publication.awake();
@@ -414,9 +429,13 @@ impl<'a> Parking<'a> {
         }
         let until = self.deadline.min(Deadline::at(sleeping.look_at)).min(self.host.limit());
         match os::sleep(word, expected, until) {
-            Slept::Woken => sleeping.publication.awake(),
+            Slept::Woken => {
+                sleeping.publication.awake();
+                sleeping.signals = self.host.takes_signals();
+            }
             Slept::Interrupted => {
                 sleeping.publication.awake();
+                sleeping.signals = self.host.takes_signals();
                 self.host.interrupted()?;
             }
             Slept::TimedOut if self.deadline.is_past() => {
@@ -445,10 +464,14 @@ impl<'a> Parking<'a> {
             self.host.interrupted()?;
         }
         let time = now();
-        if !self.deadline.is_timed() && self.host.look(time - sleeping.since)? == Look::Again {
-            sleeping.look_at = time + LOOK_AGAIN;
-        } else {
-            sleeping.looks += 1;
+        let waited = time - sleeping.since;
+        match if self.deadline.is_timed() { Look::Settled } else { self.host.look(waited)? } {
+            Look::Settled => sleeping.looks += 1,
+            Look::Again => sleeping.look_at = time + LOOK_AGAIN,
+            Look::Later => sleeping.look_at = time + (waited / 4).clamp(LOOK_AGAIN, LOOK_LATER),
+        }
+        if now() - time > LONG_LOOK {
+            sleeping.signals = self.host.takes_signals();
         }
         Ok(())
     }
@@ -482,27 +505,55 @@ impl Drop for Parking<'_> {
 /// Wakes all that sleep on a word in memory that processes share; they are told nothing.
 pub(crate) fn wake_outside(word: &Futex) {
     #[cfg(not(raddle_loom))]
-    os::wake_on(word, u32::MAX, os::Reach::Shared);
+    os::wake_shared(word, u32::MAX);
     #[cfg(raddle_loom)]
-    os::wake(word, u32::MAX);
+    word.wake(u32::MAX);
 }
 
 /// Wakes one of those; whether one was asleep.
 pub(crate) fn wake_outside_one(word: &Futex) -> bool {
     #[cfg(not(raddle_loom))]
-    let woken = os::wake_on(word, 1, os::Reach::Shared) > 0;
+    let woken = os::wake_shared(word, 1) > 0;
     #[cfg(raddle_loom)]
     let woken = {
-        os::wake(word, 1);
+        word.wake(1);
         // The model does not say, so that it is looked further into.
         false
     };
     woken
 }
 
-/// Wakes up to this many of those asleep on the word; they are told nothing.
-pub(crate) fn wake(word: &Futex, count: u32) {
-    os::wake(word, count);
+/// How often [`interrupt`] wakes a sleeper who does not leave, and how long it waits before it does so again.
+#[cfg(not(raddle_loom))]
+const INTERRUPTS: u32 = 100;
+#[cfg(not(raddle_loom))]
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Gets a thread out of the sleep it is in, if any, so that its host is asked again whether it may go on
+/// ([`Host::stopped`]); the caller has said so before. Blocks for microseconds.
+///
+/// A sleeper is seen asleep an instant before the kernel has put it to sleep. A wake-up in that instant is
+/// lost, so it is repeated until the sleeper has left.
+#[cfg(not(raddle_loom))]
+pub fn interrupt(thread: &Thread) {
+    /// Nobody ends this wait but its deadline.
+    struct Pause;
+    impl Resource for Pause {
+        fn wakers(&self, _kind: Kind, _out: &mut Vec<Waker>) -> Claim {
+            Claim::Unknown
+        }
+    }
+    let number = thread.asleep_in();
+    for round in 0..INTERRUPTS {
+        if number.is_none() || thread.asleep_in() != number {
+            return;
+        }
+        thread.nudge();
+        let word = Futex::new(0);
+        let mut parking = Parking::new(Kind::Sleep, &Pause, 0, Deadline::after(PAUSE * (round + 1)), &Alone);
+        // Ends at the deadline.
+        let _ = parking.block(&word, 0);
+    }
 }
 
 /// How many forks lie between this process and the one that loaded the crate.

@@ -15,7 +15,3 @@ pub(crate) fn sleep(word: &Futex, expected: u32, host: &dyn Host) -> Result<(), 
     });
     result
 }
-
-pub(crate) fn wake(word: &Futex, count: u32) {
-    word.model_wake(count);
-}

@@ -5,7 +5,7 @@
 //! came before the look, the look sees it; if after, the key is out of date and the waiter does not
 //! sleep. This is Dmitry Vyukov's eventcount, with the kernel's compare in place of a waiter list.
 
-use super::{Parking, Stop, wake};
+use super::{Parking, Stop};
 use crate::primitive::{AtomicU32, Futex, Ordering, const_unless_loom};
 
 /// How many changes a waiter knows of.
@@ -60,7 +60,7 @@ impl Signal {
         // compare the word. One of the two sees the other.
         self.changes.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            wake(&self.changes, count);
+            self.changes.wake(count);
         }
     }
 

@@ -15,7 +15,7 @@ pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]
 pub use threads::{JoinHandle, Lost, ThreadPool};
 
-use crate::park::{Key, Parking, Signal, Stop, wake};
+use crate::park::{Key, Parking, Signal, Stop};
 use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, Spin};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Seat {
         // SeqCst: pairs with `Parking::park`, which counts a sleeper before the kernel compares.
         self.word.store(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            wake(&self.word, 1);
+            self.word.wake(1);
         }
     }
 

@@ -8,7 +8,7 @@
 //! at once is ninety-nine threads that run only to sleep again: the first is woken, and each that has
 //! taken the lock wakes the next.
 
-use crate::park::{Parking, Stop, generation, wake};
+use crate::park::{Parking, Stop, generation};
 use crate::primitive::{AtomicU32, Futex, Ordering, Spin, SpinGuard, const_unless_loom};
 use crate::trace::{Claim, Kind, Resource, Waker};
 use std::collections::VecDeque;
@@ -78,7 +78,7 @@ impl Waiter {
         // SeqCst: pairs with `Parking::park`, which counts the sleeper before the kernel compares.
         self.word.store(WOKEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            wake(&self.word, 1);
+            self.word.wake(1);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! before it runs.
 
 use super::record_longest;
-use crate::park::{Parking, Stop, wake};
+use crate::park::{Parking, Stop};
 use crate::primitive::{AtomicU32, Futex, Ordering, const_unless_loom};
 use crate::trace::{Claim, Kind, Resource, Waker};
 
@@ -49,7 +49,7 @@ impl Event {
             match self.word.compare_exchange_weak(word, raised, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => {
                     if self.sleepers.load(Ordering::SeqCst) > 0 {
-                        wake(&self.word, u32::MAX);
+                        self.word.wake(u32::MAX);
                     }
                     return;
                 }

@@ -14,7 +14,7 @@
 //! is a signal, and no edge of a wait-for graph.
 
 use super::record_longest;
-use crate::park::{Parking, Stop, wake};
+use crate::park::{Parking, Stop};
 use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, const_unless_loom};
 use crate::trace::{Claim, Kind, Resource, Site, Usage, Waker, epoch};
 use std::fmt;
@@ -111,7 +111,7 @@ impl RawLock {
     /// (state 1), it is marked as waited for again, so that its release wakes one.
     fn pass_on(&self) {
         if self.state.compare_exchange(HELD, WAITED_FOR, Ordering::Relaxed, Ordering::Relaxed) == Err(FREE) {
-            wake(&self.state, 1);
+            self.state.wake(1);
         }
     }
 
@@ -134,7 +134,7 @@ impl RawLock {
         match self.state.swap(FREE, Ordering::Release) {
             // Another thread has released it since we looked.
             FREE => return Err(NotLocked),
-            WAITED_FOR => wake(&self.state, 1),
+            WAITED_FOR => self.state.wake(1),
             _ => {}
         }
         Ok(())
@@ -150,6 +150,13 @@ impl RawLock {
     #[inline]
     pub fn owner(&self) -> usize {
         self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread that took it has ended and left it so. Its token may be another thread's by now.
+    #[cfg(not(raddle_loom))]
+    pub fn is_left(&self) -> bool {
+        let owner = self.owner();
+        owner != 0 && crate::trace::thread::has_ended(owner, self.epoch.load(Ordering::Relaxed))
     }
 
     /// Notes where it was taken. Called by the owner.

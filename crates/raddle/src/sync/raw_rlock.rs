@@ -124,6 +124,12 @@ impl RawRLock {
         self.lock.owner()
     }
 
+    /// Whether the thread that took it has ended and left it so. Its token may be another thread's by now.
+    #[cfg(not(raddle_loom))]
+    pub fn is_left(&self) -> bool {
+        self.lock.is_left()
+    }
+
     /// Who releases it; for this kind it does not matter.
     pub fn usage(&self) -> &crate::trace::Usage {
         self.lock.usage()

@@ -18,12 +18,36 @@ mod traits;
 pub use cached::{IDLE, Job, MOST_IDLE, after_fork_in_child, idle, resume, retire, spawn};
 
 #[cfg(not(raddle_loom))]
+use crate::park::{Parking, Stop};
+#[cfg(not(raddle_loom))]
+use crate::primitive::Ordering;
+#[cfg(not(raddle_loom))]
+use crate::trace::thread::Thread;
+
+/// Blocks until the thread has ended.
+///
+/// # Errors
+/// [`Stop`].
+#[cfg(not(raddle_loom))]
+pub fn join(thread: &Thread, parking: &mut Parking<'_>) -> Result<(), Stop> {
+    let (ended, joiners) = thread.end_to_wait_for();
+    let is_over = || ended.load(Ordering::Acquire) != 0;
+    while !is_over() {
+        match parking.park(ended, 0, Some(joiners)) {
+            Err(Stop::TimedOut) if is_over() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(raddle_loom))]
 mod cached {
     use super::handover::{Idle, Worker};
     use super::traits::{Mask, Traits, default_stack};
     use crate::park::{Alone, Deadline, generation, now};
     use crate::primitive::{thread_is_gone as is_gone, thread_number as number, yield_now};
-    use crate::trace::thread::Thread;
+    use crate::trace::thread::{Serving, Thread};
     use std::io;
     use std::sync::Arc;
     use std::time::Duration;
@@ -102,6 +126,7 @@ mod cached {
 
     /// The life of a thread. `kept`: it may go idle.
     fn serve(worker: &Arc<Worker<Start>>, kept: bool) {
+        let _serving = Serving::new();
         let unseen = Thread::unseen();
         unseen.stand_in();
         let born = generation();
@@ -178,7 +203,7 @@ mod cached {
 
         fn join(record: &Thread) {
             let mut parking = crate::park::Parking::new(crate::trace::Kind::Join, record, 0, Deadline::NEVER, &Alone);
-            record.join_slow(&mut parking).unwrap();
+            super::super::join(record, &mut parking).unwrap();
         }
 
         /// Runs the work to its end; the kernel's number of the thread.

@@ -7,6 +7,7 @@
 use super::heap::{DeadlineHeap, Ticket};
 use crate::park::{Alone, Deadline, Key, Parking, Signal, Stop, now};
 use crate::primitive::{Spin, thread_is_gone, thread_number, yield_now};
+use crate::trace::thread::{Serving, Thread};
 use crate::trace::{Claim, Kind, Resource, Waker};
 
 /// How long the thread stays without any timer, in nanoseconds.
@@ -170,7 +171,8 @@ impl<V: Send + 'static> Timers<V> {
     }
 
     fn run(&'static self) {
-        crate::trace::thread::Thread::unseen().stand_in();
+        let _serving = Serving::new();
+        Thread::unseen().stand_in();
         self.state.lock().number = thread_number();
         let mut empty_since = None;
         loop {

@@ -5,14 +5,11 @@
 //! meanwhile: a waiter cannot leave its wait, and so cannot free what it waits for, while it is read.
 
 use super::{Claim, Kind, Resource, Waker};
-use crate::park::{Alone, Deadline, Parking, Stop};
-use crate::primitive::{Futex, Spin, thread_token};
-use crate::sync::Event;
+use crate::primitive::{Futex, Spin, sleeps_within, thread_number, thread_numbers, thread_token};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Where a thread is in its life. Blocked is not stored: it is "running, with a published wait".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +32,8 @@ pub struct Thread {
     token: AtomicUsize,
     /// The epoch from which on the token is this thread's.
     since: AtomicU32,
+    /// The kernel's number for it while it runs; 0 before.
+    number: AtomicI32,
     life: AtomicU8,
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
@@ -49,8 +48,9 @@ pub struct Thread {
     sleeps: AtomicBool,
     /// Others may wait for what it does: it has used a bounded queue.
     used: AtomicBool,
-    /// Set when it ends: what a join waits for.
-    done: Event,
+    /// 1 once it has ended: what a join waits for; and how many sleep for it.
+    ended: Futex,
+    joiners: AtomicU32,
     /// Nobody knows it by name or number any more.
     forgotten: AtomicBool,
 }
@@ -108,9 +108,8 @@ pub struct Stuck {
     pub claim: Claim,
 }
 
-/// How often a sleeper is woken who does not leave, and how long is waited before that is done again.
-const INTERRUPTS: u32 = 100;
-const PAUSE: Duration = Duration::from_micros(50);
+/// Rounds of spinning that a new thread starts with.
+const SPIN_START: u32 = 24;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static NEXT_WAIT: AtomicU64 = AtomicU64::new(1);
@@ -155,8 +154,9 @@ impl Thread {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             token: AtomicUsize::new(token),
             since: AtomicU32::new(freed_in(token)),
+            number: AtomicI32::new(0),
             life: AtomicU8::new(life as u8),
-            spin: AtomicU32::new(crate::park::SPIN_START),
+            spin: AtomicU32::new(SPIN_START),
             wins: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             waits: AtomicU32::new(1),
@@ -164,7 +164,8 @@ impl Thread {
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
-            done: Event::new(),
+            ended: Futex::new(0),
+            joiners: AtomicU32::new(0),
             forgotten: AtomicBool::new(false),
         })
     }
@@ -178,6 +179,7 @@ impl Thread {
                     return Arc::clone(thread);
                 }
                 let thread = Self::with(Life::Running, thread_token());
+                thread.number.store(thread_number(), Ordering::Relaxed);
                 REGISTRY.lock().push(Arc::clone(&thread));
                 slot.0 = Some(Arc::clone(&thread));
                 thread
@@ -190,6 +192,7 @@ impl Thread {
     pub fn adopt(self: &Arc<Thread>) {
         self.token.store(thread_token(), Ordering::Relaxed);
         self.since.store(freed_in(thread_token()), Ordering::Relaxed);
+        self.number.store(thread_number(), Ordering::Relaxed);
         self.life.store(Life::Running as u8, Ordering::Release);
         let earlier = CURRENT.try_with(|slot| slot.borrow_mut().0.replace(Arc::clone(self))).ok().flatten();
         if let Some(earlier) = earlier {
@@ -232,18 +235,24 @@ impl Thread {
         if self.token() != 0 {
             FREED.lock().get_or_insert_with(HashMap::new).insert(self.token(), epoch);
         }
-        self.done.set();
+        self.let_go();
         if self.used.load(Ordering::Relaxed) || nobody_awake() {
             nudge();
         }
     }
 
-    /// Blocks until it has ended.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    pub fn join_slow(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        if self.done.is_set() { Ok(()) } else { self.done.wait_slow(parking) }
+    /// Where those who join it sleep while the word is 0, and the count of those who do.
+    pub(crate) fn end_to_wait_for(&self) -> (&Futex, &AtomicU32) {
+        (&self.ended, &self.joiners)
+    }
+
+    /// Those who join it go on.
+    fn let_go(&self) {
+        // SeqCst on both: pairs with the door, which counts a sleeper and then has the kernel compare the word.
+        self.ended.store(1, Ordering::SeqCst);
+        if self.joiners.load(Ordering::SeqCst) > 0 {
+            self.ended.wake(u32::MAX);
+        }
     }
 
     /// A number that no other thread of this process has had.
@@ -278,7 +287,7 @@ impl Thread {
         NUDGES.fetch_add(1, Ordering::Relaxed);
         if let Some(wait) = self.wait.lock().as_ref().filter(|wait| wait.asleep) {
             // SAFETY: the record's lock is held, so the waiter keeps the word alive.
-            crate::park::wake(unsafe { &*wait.word }, u32::MAX);
+            unsafe { &*wait.word }.wake(u32::MAX);
         }
     }
 
@@ -292,29 +301,8 @@ impl Thread {
         self.forgotten.load(Ordering::Relaxed)
     }
 
-    /// Gets it out of the sleep it is in, if any, so that its host is asked again whether it may go on
-    /// ([`Host::stopped`](crate::park::Host::stopped)); the caller has said so before. Blocks for microseconds.
-    ///
-    /// A sleeper is seen asleep an instant before the kernel has put it to sleep. A wake-up in that instant is
-    /// lost, so it is repeated until the sleeper has left.
-    pub fn interrupt(&self) {
-        let number = self.asleep_in();
-        for round in 0..INTERRUPTS {
-            if number.is_none() || self.asleep_in() != number {
-                return;
-            }
-            self.nudge();
-            let pause = Futex::new(0);
-            let nothing = Event::new();
-            let mut parking =
-                Parking::new(super::Kind::Sleep, &nothing, 0, Deadline::after(PAUSE * (round + 1)), &Alone);
-            // Ends at the deadline.
-            let _ = parking.block(&pause, 0);
-        }
-    }
-
     /// The number of the wait it sleeps in.
-    fn asleep_in(&self) -> Option<u64> {
+    pub(crate) fn asleep_in(&self) -> Option<u64> {
         self.wait.lock().as_ref().filter(|wait| wait.asleep).map(|wait| wait.facts.number)
     }
 
@@ -426,6 +414,11 @@ pub fn by_token(token: usize, epoch: u32) -> Option<Arc<Thread>> {
     REGISTRY.lock().iter().find(is_it).cloned()
 }
 
+/// Whether the thread that had this token in this epoch has ended. One without a record is taken for alive.
+pub fn has_ended(token: usize, epoch: u32) -> bool {
+    freed_in(token) > epoch
+}
+
 /// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
 pub fn nobody_awake() -> bool {
     let registry = REGISTRY.lock();
@@ -457,8 +450,51 @@ pub fn nudge() {
     }
 }
 
+/// The kernel's numbers of the threads that serve this crate, and do nothing of their own.
+static SERVING: Spin<Vec<i32>> = Spin::new(Vec::new());
+
+/// The calling thread serves this crate, as long as this exists.
+#[derive(Debug)]
+pub(crate) struct Serving(i32);
+
+impl Serving {
+    pub(crate) fn new() -> Self {
+        let number = thread_number();
+        SERVING.lock().push(number);
+        Self(number)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        SERVING.lock().retain(|number| *number != self.0);
+    }
+}
+
+/// Whether the process has threads of which nothing is known and that may be awake, or be woken from outside: they have
+/// no record, and do not sleep on a private futex without a time limit, as the idle threads of a library do.
+///
+/// Also where that cannot be told, because the kernel's list of threads is out of reach. What such a thread does next is
+/// seen only by asking again. Tens of microseconds for each.
+pub fn has_strangers() -> bool {
+    strangers_asleep().is_none_or(|first| strangers_asleep() != Some(first))
+}
+
+/// The threads without a record and how often each has gone to sleep, if all of them sleep so. What is found twice was
+/// so for all of them at one instant: between the two.
+fn strangers_asleep() -> Option<Vec<(i32, u64)>> {
+    let mut numbers = thread_numbers().ok()?;
+    // First who was there, then who is known: a thread that has got its record in between is no stranger.
+    let serving = SERVING.lock().clone();
+    let known = all();
+    let is_known = |number| known.iter().any(|thread| thread.number.load(Ordering::Relaxed) == number);
+    numbers.retain(|number| !serving.contains(number) && !is_known(*number));
+    numbers.into_iter().map(|number| Some((number, sleeps_within(number)?))).collect()
+}
+
 /// In a forked child: no thread but the calling one is left.
 pub(crate) fn after_fork_in_child() {
+    SERVING.lock_after_fork(Vec::clear);
     REGISTRY.break_after_fork();
     FREED.break_after_fork();
     let current = CURRENT.try_with(|slot| slot.borrow().0.clone()).ok().flatten();
@@ -470,11 +506,12 @@ pub(crate) fn after_fork_in_child() {
             continue;
         }
         thread.life.store(Life::Dead as u8, Ordering::Release);
-        thread.done.set();
+        thread.let_go();
         std::mem::forget(thread);
     }
     if let Some(current) = current {
         current.wait.break_after_fork();
+        current.number.store(thread_number(), Ordering::Relaxed);
         registry.push(current);
     }
 }
@@ -482,7 +519,8 @@ pub(crate) fn after_fork_in_child() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::park::Deadline;
+    use crate::park::{Deadline, Parking, Stop};
+    use crate::sync::Event;
     use std::time::{Duration, Instant};
 
     #[test]
@@ -547,5 +585,45 @@ mod tests {
         thread.join().unwrap();
         assert_eq!(seen, Some(1));
         assert!(record.waiting(|_| ()).is_none());
+    }
+
+    /// Counts how often it is asked for signals.
+    struct Asked(AtomicU32);
+
+    impl crate::park::Host for Asked {
+        fn interrupted(&self) -> Result<(), Stop> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn takes_signals(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn signals_are_looked_for_again_after_a_wake_up_for_nothing() {
+        static OUTER: Event = Event::new();
+        static HOST: Asked = Asked(AtomicU32::new(0));
+        let record = Thread::new();
+        let inner = Arc::clone(&record);
+        let thread = std::thread::spawn(move || {
+            inner.adopt();
+            let mut parking = Parking::new(Kind::Event, &OUTER, 1, Deadline::NEVER, &HOST);
+            OUTER.wait_slow(&mut parking).unwrap();
+        });
+        for turn in 1..4 {
+            let end = Instant::now() + Duration::from_secs(10);
+            while HOST.0.load(Ordering::SeqCst) < turn && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            assert!(HOST.0.load(Ordering::SeqCst) >= turn, "not asked after {turn} sleeps");
+            while record.asleep_in().is_none() {
+                std::thread::yield_now();
+            }
+            record.nudge();
+        }
+        OUTER.set();
+        thread.join().unwrap();
     }
 }

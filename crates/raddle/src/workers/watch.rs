@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::park::now;
+use crate::trace::thread::Serving;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::thread::JoinHandle;
@@ -135,7 +136,10 @@ pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Res
         let (mut all, mut before) = (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let made = std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(body);
+        let made = std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(|| {
+            let _serving = Serving::new();
+            body();
+        });
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
         made
     }
