@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
@@ -188,6 +189,8 @@ def main(
     hold(lifeline)
     # A worker dies with its parent by its lifeline: it may have children like any other process.
     _process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    if reports := sys.modules.get("raddle.deadlock"):
+        reports._settings.in_worker = True
     channel = _raddle.Channel(file, bell, 0, 1, loads, decode, True)
     worker = _Worker(channel, flavour)
     signal.signal(_raddle.worker_stop_signal(), worker.on_stop)
