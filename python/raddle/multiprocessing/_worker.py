@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
 from pickle import PicklingError
@@ -56,6 +57,8 @@ class Flavour:
     @staticmethod
     def unsendable(error: BaseException, obj: Any) -> BaseException:
         """What is sent in place of an object, of which this is the error in pickling."""
+        with suppress(Exception):  # an exception of the program's may have odd attributes
+            error.add_note(f"Raised when the result of the task was pickled, a {type(obj).__qualname__!r}.")
         return error
 
     @staticmethod

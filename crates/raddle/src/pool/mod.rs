@@ -14,6 +14,7 @@ mod stats;
 mod threads;
 
 pub use demand::{Demand, Stretch};
+pub(crate) use probe::run_delay_of;
 pub use probe::{Doing, doing, run_delay};
 pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]

@@ -23,8 +23,18 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
 /// Nanoseconds that the calling thread was ready to run and had no core, since it began. 0 where the kernel does not
 /// count them.
 pub fn run_delay() -> u64 {
+    delay_in("/proc/thread-self/schedstat")
+}
+
+/// The same of the main thread of another process.
+pub(crate) fn run_delay_of(process: i32) -> u64 {
+    delay_in(&format!("/proc/{process}/schedstat"))
+}
+
+/// The second field: nanoseconds on a run queue.
+fn delay_in(path: &str) -> u64 {
     let mut buffer = [0; 96];
-    let fields = read("/proc/thread-self/schedstat", &mut buffer);
+    let fields = read(path, &mut buffer);
     fields.and_then(|fields| fields.split_ascii_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
 }
 
