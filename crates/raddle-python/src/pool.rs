@@ -503,7 +503,7 @@ impl Meter {
     }
 
     fn restart(&mut self, from: Option<u64>) {
-        let long = self.last >= LOOK;
+        let long = self.last >= LOOK || self.bursts <= 1;
         self.since = from.map(|time| Since { time, cpu: thread_time(), delay: long.then(run_delay) });
         (self.tasks, self.wall) = (0, 0);
     }

@@ -23,14 +23,14 @@ const MEMORY: u64 = 10_000_000_000;
 const WINDOW: u64 = 100_000_000;
 /// How long it is believed that the tasks compute one at a time, in nanoseconds.
 const BELIEF: u64 = 60_000_000_000;
-/// From this load of one core on, it shows whether tasks compute one at a time.
+/// From this load of one core on, it shows if nobody waits for the interpreter.
 const LOADED: f64 = 0.75;
 /// From this share of the cores' time on, more workers are no help.
 const FULL: f64 = 0.9;
 /// More than one core.
 const SEVERAL: f64 = 1.1;
 /// Looks at others before the absence of something counts.
-const LOOKS: u64 = 5;
+const LOOKS: u64 = 10;
 
 /// Whether tasks compute side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Demand {
     /// When the window began, and the processor time in it.
     window: AtomicU64,
     used: AtomicU64,
+    /// When the first of the stretches began that ended in the window: their processor time was used since then.
+    begun: AtomicU64,
     /// The load of the window before, in thousandths of a core.
     load: AtomicU64,
     computing: AtomicU8,
@@ -94,6 +96,7 @@ impl Demand {
             seen: AtomicU64::new(0),
             window: AtomicU64::new(time),
             used: AtomicU64::new(0),
+            begun: AtomicU64::new(time),
             load: AtomicU64::new(0),
             computing: AtomicU8::new(computing as u8),
             believed: AtomicU64::new(0),
@@ -110,6 +113,7 @@ impl Demand {
     /// been measured anew, and the number of workers may be reconsidered.
     pub fn add(&self, stretch: Stretch, workers: usize, time: u64) -> bool {
         let Stretch { tasks, wall, cpu, delay } = stretch;
+        self.begun.fetch_min(time.saturating_sub(wall), Ordering::Relaxed);
         for (counter, more) in
             [(&self.tasks, tasks), (&self.wall, wall), (&self.cpu, cpu), (&self.delay, delay), (&self.used, cpu)]
         {
@@ -127,9 +131,11 @@ impl Demand {
         if passed < WINDOW || self.window.compare_exchange(since, time, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return false;
         }
-        let load = self.used.swap(0, Ordering::Relaxed) as f64 / passed as f64;
+        let used = self.used.swap(0, Ordering::Relaxed) as f64;
+        let begun = self.begun.swap(time, Ordering::Relaxed).min(since);
+        let load = used / passed as f64;
         self.load.store((load * 1000.0) as u64, Ordering::Relaxed);
-        self.learn(load, workers, time);
+        self.learn(load, used / (time - begun) as f64, workers, time);
         true
     }
 
@@ -147,8 +153,9 @@ impl Demand {
         }
     }
 
-    /// Whether tasks compute side by side, from the load of the last window and how many wait for the interpreter.
-    fn learn(&self, load: f64, workers: usize, time: u64) {
+    /// Whether tasks compute side by side: from the load of the last window, the cores that must have been used for
+    /// it, and how many wait for the interpreter.
+    fn learn(&self, load: f64, cores: f64, workers: usize, time: u64) {
         if self.interpreter.is_empty() {
             return;
         }
@@ -157,9 +164,9 @@ impl Demand {
         let queue = share * workers.saturating_sub(1) as f64;
         let doubts = self.computing() == Computing::Unknown
             || time.saturating_sub(self.believed.load(Ordering::Relaxed)) > BELIEF;
-        let learned = if load > SEVERAL {
+        let learned = if cores > SEVERAL {
             Computing::SideBySide
-        } else if load > LOADED && queue >= 0.5 {
+        } else if queue >= 0.5 {
             self.believed.store(time, Ordering::Relaxed);
             Computing::OneAtATime
         } else if load > LOADED && workers > 1 && seen >= LOOKS && queue < 0.2 && doubts {
