@@ -23,9 +23,16 @@ __all__ = ["Cancelled", "DeadlineExceeded", "Token", "check", "current", "sleep"
 class Cancelled(CancelledError):
     """Raised in a task that was asked to stop."""
 
+    _said = "the task was asked to stop"
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(args or (self._said,)))
+
 
 class DeadlineExceeded(Cancelled, TimeoutError):
     """Raised in a task whose time is up."""
+
+    _said = "the task's time is up"
 
 
 def current() -> Token | None:

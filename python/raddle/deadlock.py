@@ -69,12 +69,12 @@ class DeadlockError(RuntimeError):
     code = "raddle-deadlock"
 
     def __init__(self, report: Report) -> None:
-        waits = ", ".join(
-            f"'{party.thread_name}' for {_wanted(party) if party.pid is None else party.waits_for}"
-            for party in report.parties
-        )
-        super().__init__(f"{_circle(report.parties)}: {waits}")
+        super().__init__(report._summary())
         self.report = report
+
+    def __reduce__(self) -> Any:
+        # As the exception of a task it goes to another process.
+        return DeadlockError, (self.report,)
 
 
 class OrderWarning(RuntimeWarning):
@@ -117,14 +117,48 @@ class Report:
         proven: whether the rules of the objects alone say so; False for likely deadlocks, stalls and orders.
         parties: the threads, each waiting for what the next one holds where there is a cycle.
         advice: one sentence on what to do.
+
+    Pickled, its objects become what they are called.
     """
 
-    def __init__(self, kind: str, proven: bool, parties: list[Party], advice: str, text: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        proven: bool,
+        parties: list[Party],
+        advice: str,
+        text: str,
+        left: Hold | None = None,
+    ) -> None:
         self.kind = kind
         self.proven = proven
         self.parties = parties
         self.advice = advice
         self._text = text
+        self._left = left
+
+    def __reduce__(self) -> Any:
+        parties = [
+            party._replace(
+                waits_for=_named(party.waits_for, party.kind),
+                holds=[Hold(_named(hold.object, ""), hold.site) for hold in party.holds],
+            )
+            for party in self.parties
+        ]
+        left = self._left and Hold(_named(self._left.object, ""), self._left.site)
+        return Report, (self.kind, self.proven, parties, self.advice, self._text, left)
+
+    def _summary(self) -> str:
+        """A deadlock in one line."""
+        if self._left is not None:
+            what, site = self._left
+            name = _named(what, "")
+            return f"'{self.parties[0].thread_name}' waits for {name}, {_LEFT}{_taken_at(site)}"
+        waits = ", ".join(
+            f"'{party.thread_name}' for {_wanted(party) if party.pid is None else party.waits_for}"
+            for party in self.parties
+        )
+        return f"{_circle(self.parties)}: {waits}"
 
     def __str__(self) -> str:
         return self._text
@@ -157,6 +191,8 @@ class _Settings:
     path: str | None = None
     #: What is recorded, as ``enable()`` takes it; None until that is called.
     recorded: dict[str, bool] | None = None
+    #: This process runs the tasks of a pool: what a fork left behind is raised as the task's error.
+    in_worker = False
 
 
 _settings = _Settings()
@@ -250,9 +286,8 @@ def _on_deadlock(proven: bool, parties: list[Any], can_raise: bool) -> DeadlockE
         return None
     report = _deadlock_report(proven, parties)
     _tell(report)
-    if proven and can_raise and _settings.on_deadlock == "raise":
-        return DeadlockError(report)
-    return None
+    wanted = _settings.on_deadlock == "raise" or (_settings.in_worker and report._left is not None)
+    return DeadlockError(report) if proven and can_raise and wanted else None
 
 
 def _on_process_deadlock(proven: bool, rows: list[Any], can_raise: bool) -> DeadlockError | None:
@@ -344,8 +379,14 @@ def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None
     return f"{last.filename}:{last.lineno}", "".join(traceback.format_list(own[-4:]))
 
 
+def _named(item: Any, kind: str) -> str:
+    return item if isinstance(item, str) else _describe(item, kind)
+
+
 def _describe(item: Any, kind: str) -> str:
     """What an object is called in a report."""
+    if isinstance(item, str):
+        return item
     if isinstance(item, _std.Thread) or kind == "Thread.join":
         return f"the end of thread '{getattr(item, 'name', '?')}'"
     if kind == "Future.result" or hasattr(item, "submitted_at"):
@@ -393,6 +434,8 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
         site, stack = _stack(ident, frames)
         holds = held.get(ident, [])
         parties.append(Party(_thread_name(ident), ident, holds, item, kind, since, site, stack))
+    if len(raw) == 1 and (left := [site for holder, site in raw[0][4] if holder != raw[0][0]]):
+        return _left_report(proven, parties, _where_or_none(left[0]))
     names = [party.thread_name for party in parties]
     advice = _advice(parties)
     lines = [f"raddle: {'deadlock' if proven else 'likely deadlock'}: {_circle(parties)}"]
@@ -404,6 +447,28 @@ def _deadlock_report(proven: bool, raw: list[Any]) -> Report:
         lines.append("  Likely, not proven: " + _doubt(parties))
     lines.append(f"  Advice: {advice}")
     return Report("deadlock", proven, parties, advice, "\n".join(lines))
+
+
+_LEFT = "held by a thread that stayed in the parent process when this one was forked"
+
+
+def _left_report(proven: bool, parties: list[Party], taken: str | None) -> Report:
+    """The report of a thread that waits for a lock which was held by another when this process was forked."""
+    party = parties[0]
+    advice = (
+        'start the process by "spawn" or "warm", fork before other threads take the lock,'
+        " or make it anew in the child (os.register_at_fork)."
+    )
+    lines = [
+        f"raddle: {'deadlock' if proven else 'likely deadlock'}: a thread waits for what nobody in its process"
+        " can release",
+        *_party_lines(party, []),
+        f"    {_LEFT}{_taken_at(taken)}",
+    ]
+    if not proven:
+        lines.append("  Likely, not proven: " + _doubt(parties))
+    lines.append(f"  Advice: {advice}")
+    return Report("deadlock", proven, parties, advice, "\n".join(lines), Hold(party.waits_for, taken))
 
 
 def _process_report(proven: bool, rows: list[Any]) -> Report:

@@ -149,6 +149,89 @@ def test_a_killed_server(tmp_path):
     assert out == "0 True\nTrue\n255\n"
 
 
+def test_a_stopped_server(tmp_path):
+    """It is continued by who needs it: to start a process, and to hear of the end of one."""
+    out = run(
+        tmp_path,
+        """
+        first = start(nothing)
+        first.join(10)
+        server = pid_of_server()
+        os.kill(server, signal.SIGSTOP)
+        begin = time.monotonic()
+        second = start(nothing)
+        print(time.monotonic() - begin < 2, pid_of_server() == server)
+        second.join(10)
+        third = start(nothing)
+        os.kill(server, signal.SIGSTOP)
+        begin = time.monotonic()
+        third.join()
+        print(time.monotonic() - begin < 2)
+        print(second.exitcode, third.exitcode)
+        fourth = start(idle)
+        os.kill(server, signal.SIGSTOP)
+        fourth.kill()
+        begin = time.monotonic()
+        while fourth.is_alive() and time.monotonic() < begin + 10:
+            time.sleep(0.01)
+        print(fourth.exitcode, time.monotonic() - begin < 2)
+        """,
+    )
+    assert out == "True True\nTrue\n0 0\n-9 True\n"
+
+
+def test_a_server_that_is_kept_stopped(tmp_path):
+    """In place of one that is stopped again whenever it is continued, there is another."""
+    out = run(
+        tmp_path,
+        """
+        import threading
+        start(nothing).join(10)
+        server, ended = pid_of_server(), False
+
+        def keep_it_stopped():
+            while not ended:
+                try:
+                    os.kill(server, signal.SIGSTOP)
+                except ProcessLookupError:
+                    break
+
+        os.kill(server, signal.SIGSTOP)
+        thread = threading.Thread(target=keep_it_stopped)
+        thread.start()
+        begin = time.monotonic()
+        child = start(nothing)
+        print(time.monotonic() - begin < 4)
+        child.join()
+        # 255 if it was this server's, which then had to be killed to tell of its end.
+        print(child.exitcode in (0, 255))
+        ended = True
+        thread.join()
+        """,
+    )
+    assert out == "True\nTrue\n"
+
+
+def test_a_pool_of_a_stopped_server(tmp_path):
+    out = run(
+        tmp_path,
+        """
+        from raddle.concurrent.futures import ProcessPoolExecutor
+        start(nothing).join(10)
+        os.kill(pid_of_server(), signal.SIGSTOP)
+        begin = time.monotonic()
+        with ProcessPoolExecutor(2, warm) as pool:
+            print(list(pool.map(abs, range(4))))
+            print(time.monotonic() - begin < 2)
+            victim = next(iter(pool._processes))
+            os.kill(pid_of_server(), signal.SIGSTOP)
+            os.kill(victim, signal.SIGKILL)
+            print(list(pool.map(abs, range(4))))
+        """,
+    )
+    assert out == "[0, 1, 2, 3]\nTrue\n[0, 1, 2, 3]\n"
+
+
 def test_servers_that_are_killed_again_and_again(tmp_path):
     out = run(
         tmp_path,

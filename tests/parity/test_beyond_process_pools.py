@@ -174,7 +174,7 @@ def has_ended(pid):
 
 class TestStopping:
     def test_a_limit(self, pool):
-        with Stopwatch() as watch, pytest.raises(raddle.cancel.DeadlineExceeded):
+        with Stopwatch() as watch, pytest.raises(raddle.cancel.DeadlineExceeded, match="time is up"):
             pool.options(timeout=0.2).submit(pause, 100).result(DEADLINE)
         assert 0.2 <= watch.seconds < DEADLINE
         assert pool.options(timeout=DEADLINE).submit(pause, 0).result(DEADLINE) == 0
@@ -186,7 +186,9 @@ class TestStopping:
 
     def test_a_task_that_does_not_end_is_killed(self, pool):
         pids = {pool.submit(pid_of).result(DEADLINE)}
-        with pytest.raises(raddle.cancel.DeadlineExceeded):
+        with pytest.raises(
+            raddle.cancel.DeadlineExceeded, match=r"time of .*stubborn is up.*process \d+ was killed"
+        ):
             pool.options(timeout=0.2).submit(stubborn, 100).result(DEADLINE)
         assert pool.submit(pow, 2, 2).result(DEADLINE) == 4
         assert pids
@@ -291,10 +293,27 @@ class TestBounds:
             assert 0 < stats.cpu_per_task < stats.wall_per_task
             assert stats.recommended_workers > 1
 
+    def test_waiting_for_a_core_is_no_waiting(self):
+        """Four times as many workers as cores, which all compute."""
+        cores = len(os.sched_getaffinity(0))
+        with ProcessPoolExecutor(4 * cores, warm) as pool:
+            for future in [pool.submit(compute, 0.1) for _ in range(8 * cores)]:
+                future.result(DEADLINE)
+            stats = pool.stats()
+            assert stats.wall_per_task > 2 * stats.cpu_per_task
+            assert stats.recommended_workers <= 2 * cores
+
     def test_max_tasks_per_child(self):
         with ProcessPoolExecutor(2, warm, max_tasks_per_child=2) as pool:
             pids = list(pool.map(pid_of, range(12)))
             assert max(pids.count(pid) for pid in pids) <= 2
+
+
+def compute(seconds):
+    """Takes so much processor time."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 def pid_and_pause():
@@ -303,6 +322,11 @@ def pid_and_pause():
 
 
 class TestPickling:
+    def test_a_result_that_cannot_be_pickled_is_said_to_be_one(self, pool):
+        with pytest.raises(TypeError, match="cannot pickle") as caught:
+            pool.submit(threading.Lock).result(DEADLINE)
+        assert caught.value.__notes__ == ["Raised when the result of the task was pickled, a 'lock'."]
+
     def test_what_cannot_be_unpickled_here(self, pool):
         future = pool.submit(give_what_loads_nowhere)
         with pytest.raises(UnpicklingFailed, match="not to be had here") as caught:

@@ -134,6 +134,7 @@ class TestToken:
         with pytest.raises(cancel.Cancelled) as caught:
             token.check()
         assert type(caught.value) is cancel.Cancelled
+        assert str(caught.value) == "the task was asked to stop"
 
     def test_timeout(self):
         token = cancel.Token(timeout=0.05)

@@ -10,6 +10,9 @@ use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
 use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The token of the thread that handles signals.
@@ -23,6 +26,39 @@ pub(crate) fn set_main_thread(token: usize) {
 /// Whether the calling thread handles signals.
 pub(crate) fn is_main_thread() -> bool {
     MAIN.load(Ordering::Relaxed) == thread_token()
+}
+
+/// The memory in which threads sleep that wait for the GIL: the interpreter's static state, where it is for the main
+/// interpreter. `None` if this build has no GIL.
+pub(crate) fn memory() -> Option<Range<usize>> {
+    if cfg!(Py_GIL_DISABLED) {
+        return None;
+    }
+    static FOUND: OnceLock<Range<usize>> = OnceLock::new();
+    Some(FOUND.get_or_init(find_memory).clone())
+}
+
+/// Where the C library does not tell how large a symbol is, the first byte: nobody will be seen to wait for it.
+fn find_memory() -> Range<usize> {
+    unsafe extern "C" {
+        static _PyRuntime: u8;
+    }
+    let start = &raw const _PyRuntime;
+    #[cfg(target_env = "gnu")]
+    {
+        const RTLD_DL_SYMENT: std::ffi::c_int = 1;
+        let (mut info, mut symbol) = (MaybeUninit::<libc::Dl_info>::uninit(), std::ptr::null::<libc::Elf64_Sym>());
+        // SAFETY: `start` is in a loaded object; both places are valid for writes, and the entry, if there is one,
+        // belongs to that object, which is never unloaded.
+        let size = unsafe {
+            let found = libc::dladdr1(start.cast(), info.as_mut_ptr(), (&raw mut symbol).cast(), RTLD_DL_SYMENT);
+            if found != 0 { symbol.as_ref().map(|symbol| symbol.st_size as usize) } else { None }
+        };
+        if let Some(size) = size {
+            return start.addr()..start.addr() + size;
+        }
+    }
+    start.addr()..start.addr() + 1
 }
 
 /// Stops a thread that the interpreter unwinds out of its frames, for ever.

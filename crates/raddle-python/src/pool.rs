@@ -21,7 +21,7 @@ use pyo3::types::{PyAnyMethods, PyDict, PyDictMethods, PyTuple, PyTupleMethods};
 use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::future::Stage;
 use raddle::park::{Deadline, Key, Parking, Stop, generation, now, thread_time};
-use raddle::pool::{Added, Desk, Next, Rejected, Seat, Stats, Task, Tasks};
+use raddle::pool::{Added, Demand, Desk, Next, Rejected, Seat, Stats, Stretch, Task, Tasks, run_delay};
 use raddle::primitive::{Spin, thread_token};
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::cell::Cell;
@@ -69,6 +69,9 @@ const MEASURE: u64 = 10_000_000;
 /// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
 const SAMPLE: u32 = 16;
 const SHORT: u64 = 200_000;
+/// Workers look at each other, and ask how long they waited for a core, at most once in so many nanoseconds: it takes
+/// some microseconds.
+const LOOK: u64 = 2_000_000;
 /// Where tasks that take less than this many nanoseconds follow each other, one in so many is timed: looking at the
 /// clock takes a good part of such a task.
 const QUICK: u64 = 10_000;
@@ -109,11 +112,9 @@ pub(crate) struct Pool {
     /// Least and most workers, if their number follows the work; most 0: it does not.
     auto_least: AtomicUsize,
     auto_most: AtomicUsize,
-    /// The processor time measured since the beginning of this window, both in nanoseconds.
-    used: AtomicU64,
-    window: AtomicU64,
-    /// The workers together used all the processor time there was for them, in the window before.
-    full: AtomicBool,
+    demand: Demand,
+    /// When a worker last looked at another.
+    looked: AtomicU64,
 }
 
 /// What the calling thread is in a pool.
@@ -264,9 +265,8 @@ impl Pool {
             helps: AtomicBool::new(true),
             auto_least: AtomicUsize::new(0),
             auto_most: AtomicUsize::new(0),
-            used: AtomicU64::new(0),
-            window: AtomicU64::new(now()),
-            full: AtomicBool::new(false),
+            demand: Demand::new(gil::memory(), now()),
+            looked: AtomicU64::new(0),
         });
         let mut pools = POOLS.lock();
         pools.retain(|pool| pool.strong_count() > 0);
@@ -472,13 +472,21 @@ fn conclude(py: Python<'_>, future: Future<'_>, outcome: PyResult<Bound<'_, PyAn
 /// Measures how much processor time tasks take: of long bursts always, of short ones now and then.
 struct Meter {
     begun: u64,
-    /// The beginning of the stretch under measurement: wall and processor time.
-    since: Option<(u64, u64)>,
+    /// The beginning of the stretch under measurement.
+    since: Option<Since>,
     tasks: u64,
     wall: u64,
     bursts: u32,
     /// How long the last burst took.
     last: u64,
+}
+
+/// The clocks at the beginning of a stretch of work, in nanoseconds.
+struct Since {
+    time: u64,
+    cpu: u64,
+    /// How long the thread had waited for a core; looked at where a stretch is long.
+    delay: Option<u64>,
 }
 
 impl Meter {
@@ -495,7 +503,8 @@ impl Meter {
     }
 
     fn restart(&mut self, from: Option<u64>) {
-        self.since = from.map(|time| (time, thread_time()));
+        let long = self.last >= LOOK || self.bursts <= 1;
+        self.since = from.map(|time| Since { time, cpu: thread_time(), delay: long.then(run_delay) });
         (self.tasks, self.wall) = (0, 0);
     }
 
@@ -506,27 +515,28 @@ impl Meter {
     }
 
     /// The burst is over.
-    fn end(&mut self, pool: &Pool, time: u64) {
+    fn end(&mut self, pool: &Pool, desk: &Desk, time: u64) {
         if self.tasks > 0 {
             self.last = time.saturating_sub(self.begun);
         }
-        self.note(pool);
+        self.note(pool, desk);
     }
 
-    fn note(&mut self, pool: &Pool) {
-        let Some((_, cpu)) = self.since.take() else { return };
+    fn note(&mut self, pool: &Pool, desk: &Desk) {
+        let Some(since) = self.since.take() else { return };
         if self.tasks > 0 {
-            let cpu = thread_time().saturating_sub(cpu);
-            pool.stats.measured(cpu, self.wall, self.tasks);
-            pool.adapt(cpu);
+            let cpu = thread_time().saturating_sub(since.cpu);
+            let delay = since.delay.map_or(0, |before| run_delay().saturating_sub(before));
+            pool.measured(Stretch { tasks: self.tasks, wall: self.wall.max(cpu), cpu, delay }, desk);
         }
     }
 
     /// In the middle of a long burst: what was measured so far is noted, from time to time; whether it was.
-    fn keep(&mut self, pool: &Pool, time: u64) -> bool {
-        let due = time.saturating_sub(self.since.map_or(self.begun, |since| since.0)) >= MEASURE;
+    fn keep(&mut self, pool: &Pool, desk: &Desk, time: u64) -> bool {
+        let due = time.saturating_sub(self.since.as_ref().map_or(self.begun, |since| since.time)) >= MEASURE;
         if due {
-            self.note(pool);
+            self.last = self.last.max(MEASURE);
+            self.note(pool, desk);
             self.restart(Some(time));
         }
         due
@@ -577,50 +587,29 @@ impl Watch {
     }
 }
 
-/// Over how long it is told whether the workers together have the interpreter, or the cores, at full load.
-const WINDOW: u64 = 100_000_000;
-
 impl Pool {
-    /// Looks whether more workers could do more, and has as many as the work so far wants, if that was asked for.
-    ///
-    /// What a task waits for is seen only from outside: waiting for the interpreter looks like waiting for the world.
-    /// But while the workers together use all the processor time there is for them, more of them are no help. Then
-    /// there are to be fewer, until that is no longer so and the formula has something to go by.
-    fn adapt(&self, cpu: u64) {
-        let used = self.used.fetch_add(cpu, Ordering::Relaxed) + cpu;
-        let (time, since) = (now(), self.window.load(Ordering::Relaxed));
-        if time - since < WINDOW
-            || self.window.compare_exchange(since, time, Ordering::Relaxed, Ordering::Relaxed).is_err()
+    /// A worker has ended a stretch of work. It looks what another does, if nobody has just done so; and where the
+    /// number of workers follows the work, it is set anew from time to time.
+    fn measured(&self, stretch: Stretch, desk: &Desk) {
+        let time = now();
+        let looked = self.looked.load(Ordering::Relaxed);
+        if time.saturating_sub(looked) >= LOOK
+            && self.looked.compare_exchange(looked, time, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && let Some(doing) = self.stats.look_at_another(desk)
         {
-            return;
+            self.demand.saw(doing);
         }
-        self.used.fetch_sub(used, Ordering::Relaxed);
-        let there_is = if cfg!(Py_GIL_DISABLED) { cores() as f64 } else { 1.0 };
-        let full = used as f64 >= 0.9 * there_is * (time - since) as f64;
-        self.full.store(full, Ordering::Relaxed);
+        let workers = self.tasks.workers().0;
         let most = self.auto_most.load(Ordering::Relaxed);
-        if most == 0 {
-            return;
-        }
-        let now_most = self.most.load(Ordering::Relaxed);
-        // Not more than twice as many at a time, and a fifth less: what is measured follows with a delay.
-        let wanted = match self.stats.recommended_workers(cores()) {
-            _ if full => Some(now_most - now_most.div_ceil(5)),
-            wanted => wanted.map(|wanted| wanted.min(2 * now_most)),
-        };
-        if let Some(wanted) = wanted {
-            let wanted = wanted.clamp(self.auto_least.load(Ordering::Relaxed), most);
-            if wanted != now_most {
+        if self.demand.add(stretch, workers, time) && most > 0 {
+            let bounds = (self.auto_least.load(Ordering::Relaxed), most);
+            let before = self.most.load(Ordering::Relaxed);
+            let wanted = self.demand.next_workers(before, workers, cores(), bounds);
+            if wanted != before {
                 self.most.store(wanted, Ordering::Relaxed);
                 self.tasks.set_most(wanted);
             }
         }
-    }
-
-    /// How many workers the work so far wants: no more than there are while these have all the processor time.
-    fn recommended_workers(&self) -> Option<usize> {
-        let wanted = self.stats.recommended_workers(cores())?;
-        Some(if self.full.load(Ordering::Relaxed) { wanted.min(self.tasks.workers().0.max(1)) } else { wanted })
     }
 }
 
@@ -686,7 +675,7 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 if watch.skipped > 0 {
                     continue;
                 }
-                if meter.keep(pool, watch.time) && pool.tasks.wants_worker() {
+                if meter.keep(pool, &desk, watch.time) && pool.tasks.wants_worker() {
                     match pool.start_worker(py) {
                         Ok(None) => {}
                         Ok(Some(error)) | Err(error) => gil::unraisable(py, error, std::ptr::null_mut()),
@@ -708,7 +697,7 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
             Next::Leave => break Ok(()),
             Next::Sleep => {
                 watch.catch_up(&desk, &mut meter);
-                meter.end(pool, watch.time);
+                meter.end(pool, &desk, watch.time);
                 if rest(pool, &seat) {
                     break Ok(());
                 }
@@ -1170,14 +1159,14 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
     entry(|py| {
         // SAFETY: a method of the type.
         let pool = &unsafe { Line::from_ptr(object) }.pool;
-        let (stats, sum) = (&pool.stats, pool.stats.sum());
+        let sum = pool.stats.sum();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (done, failed, started) = (sum.done.get(), sum.failed.get(), sum.started.get());
         let (workers, idle) = pool.tasks.workers();
         let percentile = |histogram: &raddle::pool::Histogram, share| {
             histogram.percentile(share).map(|duration| duration.as_secs_f64())
         };
-        let measured = count(&stats.cpu_tasks);
+        let (measured, wall, cpu) = pool.demand.measured();
         let per_task = |total: u64| (measured > 0).then(|| total as f64 / measured as f64 / 1e9);
         let dict = PyDict::new(py);
         dict.set_item("submitted", pool.tasks.added() + count(&pool.at_once))?;
@@ -1191,9 +1180,9 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
         dict.set_item("queue_wait_p99", percentile(&sum.queued, 0.99))?;
         dict.set_item("run_time_p50", percentile(&sum.run, 0.5))?;
         dict.set_item("run_time_p99", percentile(&sum.run, 0.99))?;
-        dict.set_item("wall_per_task", per_task(count(&stats.cpu_wall)))?;
-        dict.set_item("cpu_per_task", per_task(count(&stats.cpu)))?;
-        dict.set_item("recommended_workers", pool.recommended_workers())?;
+        dict.set_item("wall_per_task", per_task(wall))?;
+        dict.set_item("cpu_per_task", per_task(cpu))?;
+        dict.set_item("recommended_workers", pool.demand.recommended_workers(workers, cores()))?;
         Ok(dict.into_any().into_ptr())
     })
 }

@@ -11,6 +11,8 @@ What ties them together:
   the pipe is the end of the child even if the server is gone by then;
 * for each child a pipe to it, for what it is to do. That is written only when its pid has come: so a request can be
   repeated with another server, and nothing is done twice.
+
+A server that somebody has stopped (SIGSTOP) is continued when it is waited for, and killed if that does not help.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from __future__ import annotations
 import io
 import marshal
 import os
+import select
 import signal
 import socket
 import struct
 import sys
+import time
+from contextlib import suppress
 from multiprocessing import popen_fork, reduction, resource_tracker, util
 from multiprocessing import spawn as _std_spawn
 from multiprocessing.context import set_spawning_popen
@@ -43,6 +48,10 @@ MOST_DESCRIPTORS = 253
 
 #: How many bytes of a request go into one message. A socket takes much more.
 MOST_BYTES = 60_000
+
+#: How long a server may be seen stopped while it is waited for, in seconds, until it is continued; and how often that
+#: is done for one request.
+STOPPED, LOOK, CONTINUED = 0.5, 0.1, 2
 
 _NUMBER = struct.Struct("q")
 
@@ -112,11 +121,45 @@ class _Server:
         message = marshal.dumps((modules, len(descriptors), facts))
         try:
             for at in range(0, len(message), MOST_BYTES):
+                self.wait_for(self._socket, select.POLLOUT)
                 self._socket.send(b"+" + message[at : at + MOST_BYTES])
+            self.wait_for(self._socket, select.POLLOUT)
             socket.send_fds(self._socket, [b"!"], descriptors)
         except (BrokenPipeError, ConnectionResetError):
             raise _Gone from None
         self.told.update(modules)
+
+    def wait_for(self, descriptor: int | socket.socket, event: int) -> bool:
+        """Return when the descriptor is ready, which the server sees to; False if the server is gone without that."""
+        poll = select.poll()
+        poll.register(descriptor, event)
+        stopped, continued = 0.0, 0
+        while not poll.poll(LOOK * 1000):
+            state = self._state()
+            if state in b"ZX":
+                return bool(poll.poll(0))
+            stopped = stopped + LOOK if state == b"T" else 0.0
+            if stopped >= STOPPED:
+                self._signal(signal.SIGCONT if continued < CONTINUED else signal.SIGKILL)
+                stopped, continued = 0.0, continued + 1
+        return True
+
+    def go_on(self) -> None:
+        """Continue it if it is stopped."""
+        if self._state() == b"T":
+            self._signal(signal.SIGCONT)
+
+    def _state(self) -> bytes:
+        """The kernel's letter for what it does: Z and X if it has ended, T if it is stopped; "?" without /proc."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return file.read().rpartition(b")")[2].split(maxsplit=1)[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return b"X" if os.path.exists("/proc/self/stat") else b"?"
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # somebody else has waited for it
+            os.kill(self.pid, number)
 
     def retire(self) -> None:
         """Let it end after its last child."""
@@ -143,11 +186,11 @@ class _Servers:
         self.retired: list[_Server] = []
         self.preload: list[str] | None = None
 
-    def fork(self, descriptors: list[int], lifeline: Lifeline) -> tuple[int, int, int]:
+    def fork(self, descriptors: list[int], lifeline: Lifeline) -> tuple[_Server, int, int, int]:
         """Get a child that holds the lifeline.
 
         Returns:
-            Its pid, the pipe from which its exit code comes, and the one from which it reads.
+            Its server, its pid, the pipe from which its exit code comes, and the one from which it reads.
         Raises:
             OSError: there are no processes, memory or descriptors for it.
             RuntimeError: servers end before they have forked it.
@@ -169,6 +212,9 @@ class _Servers:
                     server.fork([its_answer, its_work, lifeline.fd_for_child, tracker, *descriptors], added)
                     os.close(opened.pop(2))
                     os.close(opened.pop(1))
+                    # A child may have got the request and hold the pipe, if the server was killed at that moment.
+                    if not server.wait_for(answer, select.POLLIN):
+                        raise _Gone
                     pid = read_number(answer)
                 except _Gone:
                     pid = None
@@ -177,7 +223,7 @@ class _Servers:
                         os.close(descriptor)
                     raise
                 if pid is not None and pid > 0:
-                    return pid, answer, work
+                    return server, pid, answer, work
                 for descriptor in opened:
                     os.close(descriptor)
                 if pid is not None:
@@ -303,7 +349,7 @@ class Popen(popen_fork.Popen):
         finally:
             set_spawning_popen(None)
         self._lifeline = Lifeline()
-        self.pid, self.sentinel, work = _servers.fork(self._fds, self._lifeline)
+        self._server, self.pid, self.sentinel, work = _servers.fork(self._fds, self._lifeline)
         self._lifeline.close_child_end()
         # The child's sentinel for this process: a second write end of its work.
         kept = os.dup(work)
@@ -314,16 +360,48 @@ class Popen(popen_fork.Popen):
         except BrokenPipeError:
             pass  # it has been killed already, which its exit code says
 
+    def wait(self, timeout: float | None = None) -> int | None:
+        if self.returncode is None and timeout is not None:
+            end = time.monotonic() + timeout
+            if not self._wait_for_end(timeout):
+                return None
+            if self.poll() is None and not self._wait_to_be_told(end - time.monotonic()):
+                return None
+        return self.poll(0)
+
+    def _wait_to_be_told(self, timeout: float) -> bool:
+        from multiprocessing.connection import wait
+
+        return bool(wait([self.sentinel], max(timeout, 0)))
+
+    def _wait_for_end(self, timeout: float | None) -> bool:
+        """Wait until the child has ended, whether its server tells or not; False if not in time."""
+        from multiprocessing.connection import wait
+
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            return bool(wait([descriptor, self.sentinel], timeout))
+        finally:
+            os.close(descriptor)
+
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is None:
             from multiprocessing.connection import wait
 
-            if not wait([self.sentinel], 0 if flag == os.WNOHANG else None):
-                return None
+            told = bool(wait([self.sentinel], 0))
+            if not told:
+                if flag == os.WNOHANG:
+                    self._server.go_on()  # or the end would never be told
+                    return None
+                self._wait_for_end(None)
+                told = self._server.wait_for(self.sentinel, select.POLLIN)
             # Any thread that starts a process asks for all of them: the number is there for one.
             with self._reading:
                 if self.returncode is None:
-                    code = read_number(self.sentinel)
+                    code = read_number(self.sentinel) if told else None
                     # Without a server nobody knows how it ended.
                     self.returncode = 255 if code is None else code
         return self.returncode

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
 from pickle import PicklingError
@@ -55,6 +57,8 @@ class Flavour:
     @staticmethod
     def unsendable(error: BaseException, obj: Any) -> BaseException:
         """What is sent in place of an object, of which this is the error in pickling."""
+        with suppress(Exception):  # an exception of the program's may have odd attributes
+            error.add_note(f"Raised when the result of the task was pickled, a {type(obj).__qualname__!r}.")
         return error
 
     @staticmethod
@@ -188,6 +192,8 @@ def main(
     hold(lifeline)
     # A worker dies with its parent by its lifeline: it may have children like any other process.
     _process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    if reports := sys.modules.get("raddle.deadlock"):
+        reports._settings.in_worker = True
     channel = _raddle.Channel(file, bell, 0, 1, loads, decode, True)
     worker = _Worker(channel, flavour)
     signal.signal(_raddle.worker_stop_signal(), worker.on_stop)

@@ -92,7 +92,7 @@ def _decode(tag: int, data: Any) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise UnpicklingFailed(f"the result of the task cannot be unpickled: {error!r}") from error
+        raise UnpicklingFailed(f"what the task returned or raised cannot be unpickled: {error!r}") from error
 
 
 def _dump_task(fn: Any, args: Any, kwargs: Any) -> tuple[int, list[Any]]:
@@ -336,11 +336,14 @@ class Crew:
                 _raddle.end_taken(future, None)
                 continue
             if why == "late":
-                error: BaseException = raddle.cancel.DeadlineExceeded()
+                error: BaseException = raddle.cancel.DeadlineExceeded(
+                    f"the time of {name or 'the task'} is up; it did not stop in time, and its worker process {pid}"
+                    " was killed"
+                )
             elif why == "memory":
                 text = (
                     f"the worker process {pid} that ran {name or 'this task'} had {(memory or 0) / 2**20:.0f} MiB, "
-                    "more than max_memory_per_worker, and was killed"
+                    "more than max_memory_per_worker, and was killed. Other tasks are not affected."
                 )
                 error = MemoryLimitExceeded(name, pid, exitcode, memory, text)
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from multiprocessing import context as _std
 from multiprocessing.context import (
     AuthenticationError,
@@ -111,20 +112,24 @@ class _Process(BaseProcess):
 
 def _wait_for_end(core: Any, process: Any, popen: Any, timeout: float | None) -> float | None:
     """Wait through the door; how long there is still to wait."""
-    descriptor = popen.sentinel
-    if popen.method in ("fork", "spawn"):
-        # The sentinel of our own child may also be open in its children.
-        try:
-            descriptor = os.pidfd_open(popen.pid)
-        except OSError:
-            return timeout
+    if popen.method == "forkserver":
+        if core.wait_readable([popen.sentinel], timeout, process):
+            popen.poll()
+        return 0
+    # The sentinel of our own child may also be open in its children, and that of a warm one is written by a server,
+    # which may have been stopped.
+    try:
+        descriptor = os.pidfd_open(popen.pid)
+    except OSError:
+        return timeout
+    begin = time.monotonic()
     try:
         if core.wait_readable([descriptor], timeout, process):
-            popen.poll()
+            popen.poll(0 if timeout is None else os.WNOHANG)
     finally:
-        if descriptor != popen.sentinel:
-            os.close(descriptor)
-    return 0
+        os.close(descriptor)
+    # A warm process's server has to tell of the end, and may be busy.
+    return 0 if timeout is None else max(0, timeout - (time.monotonic() - begin))
 
 
 class ForkProcess(_Process, _std.ForkProcess):

@@ -9,8 +9,11 @@
 //! that it is read twice: each wait has a number of its own, so if every party is still asleep in the same
 //! wait, for the same owner, then it was so all the time in between, and no party could have let anything go.
 //! [`Deadlock::same_as`] compares the two; the caller lets time pass between them.
+//!
+//! In a forked child, a lock may be held by a thread that stayed behind in the parent. It will never release it here:
+//! whoever waits for it is a deadlock's only party.
 
-use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token};
+use crate::trace::thread::{Stuck, Thread, Waiting, all, by_token, is_alone, stayed_behind};
 use crate::trace::{Claim, Kind, Site};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +23,8 @@ use std::sync::Arc;
 pub struct Deadlock {
     /// Whether the rules of the objects alone say so; if not, only what has been seen so far.
     pub proven: bool,
-    /// The parties, each waiting for something that the next holds (the last for the first).
+    /// The parties, each waiting for something that the next holds (the last for the first). One that is alone waits
+    /// for itself, or for a thread that stayed behind when this process was forked.
     pub parties: Vec<Party>,
 }
 
@@ -70,6 +74,19 @@ struct Node {
     thread: Arc<Thread>,
     stuck: Stuck,
     next: Vec<usize>,
+    /// All that could end its wait stayed behind in the process that this one was forked from.
+    left: bool,
+}
+
+impl Node {
+    fn party(&self) -> Party {
+        Party {
+            thread: Arc::clone(&self.thread),
+            waiting: self.stuck.waiting,
+            claim: self.stuck.claim,
+            holders: self.stuck.wakers.iter().map(|waker| (waker.token, waker.site)).collect(),
+        }
+    }
 }
 
 /// Whether this thread, and every thread it waits for, can never go on: as a party of a deadlock, or because
@@ -80,7 +97,10 @@ pub fn is_stuck(thread: &Arc<Thread>) -> bool {
 
 /// The deadlock that this thread is a party of, if there is one.
 pub fn find_from(thread: &Arc<Thread>) -> Option<Deadlock> {
-    let nodes = closure(thread)?;
+    let mut nodes = closure(thread)?;
+    if nodes[0].left {
+        return left_behind(nodes.swap_remove(0));
+    }
     let component = component_of(&nodes);
     // Alone, and not waiting for itself: it waits for a deadlock of others, or for the dead.
     if component.len() == 1 && !nodes[0].next.contains(&0) {
@@ -92,16 +112,18 @@ pub fn find_from(thread: &Arc<Thread>) -> Option<Deadlock> {
         return None;
     }
     let proven = parties.iter().all(|at| nodes[*at].stuck.claim == Claim::Proven);
-    let parties = parties
-        .into_iter()
-        .map(|at| Party {
-            thread: Arc::clone(&nodes[at].thread),
-            waiting: nodes[at].stuck.waiting,
-            claim: nodes[at].stuck.claim,
-            holders: nodes[at].stuck.wakers.iter().map(|waker| (waker.token, waker.site)).collect(),
-        })
-        .collect();
-    Some(Deadlock { proven, parties })
+    Some(Deadlock { proven, parties: parties.into_iter().map(|at| nodes[at].party()).collect() })
+}
+
+/// A wait for what only a thread could release that is not in this process. A plain lock may be released by others;
+/// but by nobody, if there is nobody else.
+fn left_behind(node: Node) -> Option<Deadlock> {
+    if !matches!(node.stuck.waiting.kind, Kind::Lock | Kind::RLock | Kind::Semaphore) {
+        return None;
+    }
+    let claim = node.stuck.claim;
+    let proven = claim == Claim::Proven || is_alone();
+    (proven || claim > Claim::Possible).then(|| Deadlock { proven, parties: vec![node.party()] })
 }
 
 /// Every deadlock there is now, each once.
@@ -157,7 +179,8 @@ fn closure(thread: &Arc<Thread>) -> Option<Vec<Node>> {
         }
         let at = places[&thread.id()];
         let mut next = Vec::new();
-        for waker in &stuck.wakers {
+        let here = || stuck.wakers.iter().filter(|waker| !stayed_behind(waker.token, waker.epoch));
+        for waker in here() {
             // A thread without a record runs, as far as anybody knows.
             let other = by_token(waker.token, waker.epoch)?;
             let fresh = places.len();
@@ -168,9 +191,10 @@ fn closure(thread: &Arc<Thread>) -> Option<Vec<Node>> {
             next.push(place);
         }
         while nodes.len() <= at {
-            nodes.push(Node { thread: Arc::clone(&thread), stuck: placeholder(), next: Vec::new() });
+            nodes.push(Node { thread: Arc::clone(&thread), stuck: placeholder(), next: Vec::new(), left: false });
         }
-        nodes[at] = Node { thread, stuck, next };
+        let left = here().next().is_none();
+        nodes[at] = Node { thread, stuck, next, left };
     }
     Some(nodes)
 }

@@ -7,10 +7,15 @@
 //! wakes a sleeper only if nobody is awake, and a worker that goes from awake to busy and leaves tasks behind
 //! wakes another. The last to fall asleep is the first to be woken: its stack is warm, and the others may time out.
 
+mod demand;
+mod probe;
 mod stats;
 #[cfg(not(raddle_loom))]
 mod threads;
 
+pub use demand::{Demand, Stretch};
+pub(crate) use probe::run_delay_of;
+pub use probe::{Doing, doing, run_delay};
 pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]
 pub use threads::{JoinHandle, Lost, ThreadPool};

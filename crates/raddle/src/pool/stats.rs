@@ -2,9 +2,10 @@
 //!
 //! Each worker writes its own counts, so that nothing is shared while tasks run; who asks adds them up.
 
-use crate::primitive::Spin;
+use super::{Doing, doing};
+use crate::primitive::{Spin, thread_number};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Buckets for each doubling: the error of a percentile is at most an eighth.
@@ -73,6 +74,8 @@ impl Histogram {
 /// and a store.
 #[derive(Debug, Default)]
 pub struct Desk {
+    /// The worker's number in the kernel; 0 for those who are no workers.
+    thread: i32,
     /// Tasks begun.
     pub started: Count,
     /// Tasks that ended with a value.
@@ -104,6 +107,11 @@ impl Count {
 }
 
 impl Desk {
+    /// Whether it is in the middle of a task.
+    fn is_busy(&self) -> bool {
+        self.started.get() > self.done.get() + self.failed.get()
+    }
+
     fn merge(&self, other: &Self) {
         for (count, more) in
             [&self.started, &self.done, &self.failed].into_iter().zip([&other.started, &other.done, &other.failed])
@@ -121,18 +129,14 @@ pub struct Stats {
     /// The workers there are, and behind them what the others did, those who have left included.
     desks: Spin<Vec<Arc<Desk>>>,
     others: Spin<Desk>,
-    /// Processor time of the workers while they had tasks, in nanoseconds.
-    pub cpu: AtomicU64,
-    /// The tasks that time was for.
-    pub cpu_tasks: AtomicU64,
-    /// The wall time of these tasks, in nanoseconds.
-    pub cpu_wall: AtomicU64,
+    /// Whose turn it is to be looked at.
+    turn: AtomicUsize,
 }
 
 impl Stats {
-    /// A desk for a worker that begins.
+    /// A desk for the calling thread, a worker that begins.
     pub fn join(&self) -> Arc<Desk> {
-        let desk = Arc::new(Desk::default());
+        let desk = Arc::new(Desk { thread: thread_number(), ..Desk::default() });
         self.desks.lock().push(Arc::clone(&desk));
         desk
     }
@@ -144,6 +148,19 @@ impl Stats {
             desks.swap_remove(at);
             self.others.lock().merge(desk);
         }
+    }
+
+    /// What another worker does that is in the middle of a task: each time it is the turn of the next. `None` if there
+    /// is none, or the kernel does not tell.
+    pub fn look_at_another(&self, mine: &Desk) -> Option<Doing> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let thread = {
+            let desks = self.desks.lock();
+            let (before, after) = desks.split_at(turn % desks.len().max(1));
+            let mut others = after.iter().chain(before).filter(|desk| !std::ptr::eq(&raw const ***desk, mine));
+            others.find(|desk| desk.is_busy())?.thread
+        };
+        doing(thread)
     }
 
     /// Notes what a thread did that is no worker.
@@ -169,38 +186,12 @@ impl Stats {
         // A thread that is gone may have been in the middle of changing the list.
         std::mem::forget(gone);
     }
-
-    /// Adds a stretch of work: its processor time and wall time in nanoseconds, and how many tasks it was.
-    /// What is long past weighs less: the work may have changed.
-    pub fn measured(&self, cpu: u64, wall: u64, tasks: u64) {
-        const WINDOW: u64 = 10_000_000_000;
-        let all = [&self.cpu, &self.cpu_wall, &self.cpu_tasks];
-        for (counter, more) in all.into_iter().zip([cpu, wall, tasks]) {
-            counter.fetch_add(more, Ordering::Relaxed);
-        }
-        if self.cpu_wall.load(Ordering::Relaxed) > WINDOW && self.cpu_tasks.load(Ordering::Relaxed) > 1 {
-            for counter in all {
-                counter.store(counter.load(Ordering::Relaxed) / 2, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// How many workers keep the cores busy: (wait + processor time) / processor time x cores. `None` before
-    /// the first task has been measured.
-    pub fn recommended_workers(&self, cores: usize) -> Option<usize> {
-        let cpu = self.cpu.load(Ordering::Relaxed);
-        let wall = self.cpu_wall.load(Ordering::Relaxed).max(cpu);
-        if self.cpu_tasks.load(Ordering::Relaxed) == 0 || cpu == 0 {
-            return None;
-        }
-        let wanted = wall as f64 / cpu as f64 * cores as f64;
-        Some((wanted.round() as usize).max(1))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
 
     #[test]
     fn percentiles_are_within_an_eighth() {
@@ -232,21 +223,41 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_looks_at_those_who_have_a_task() {
+        let stats = Arc::new(Stats::default());
+        let mine = stats.join();
+        mine.started.add(1);
+        assert_eq!(stats.look_at_another(&mine), None);
+        let (ready, end) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+        let other = {
+            let (stats, ready, end) = (Arc::clone(&stats), Arc::clone(&ready), Arc::clone(&end));
+            std::thread::spawn(move || {
+                let desk = stats.join();
+                desk.started.add(1);
+                ready.wait();
+                end.wait();
+                desk.done.add(1);
+                ready.wait();
+                end.wait();
+            })
+        };
+        ready.wait();
+        while !matches!(stats.look_at_another(&mine), Some(Doing::SleepsAt(_))) {
+            std::thread::yield_now();
+        }
+        end.wait();
+        ready.wait();
+        assert_eq!(stats.look_at_another(&mine), None);
+        end.wait();
+        other.join().unwrap();
+    }
+
+    #[test]
     fn no_duration_is_out_of_range() {
         let histogram = Histogram::default();
         for value in [0, 1, 3, 4, 5, u64::MAX] {
             histogram.add(value);
         }
         assert!(histogram.percentile(1.0).is_some());
-    }
-
-    #[test]
-    fn waiting_tasks_want_more_workers() {
-        let stats = Stats::default();
-        assert_eq!(stats.recommended_workers(4), None);
-        stats.cpu.store(10, Ordering::Relaxed);
-        stats.cpu_wall.store(100, Ordering::Relaxed);
-        stats.cpu_tasks.store(1, Ordering::Relaxed);
-        assert_eq!(stats.recommended_workers(4), Some(40));
     }
 }

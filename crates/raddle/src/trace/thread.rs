@@ -121,6 +121,10 @@ static SEEN_AWAKE: AtomicUsize = AtomicUsize::new(0);
 /// Counts the occasions on which a sleeper should look again whether it can ever be woken.
 static NUDGES: AtomicU64 = AtomicU64::new(0);
 
+/// In a forked child: what was taken before this epoch by another than this thread was taken by one that is not here.
+static FORKED: AtomicU32 = AtomicU32::new(0);
+static SURVIVOR: AtomicUsize = AtomicUsize::new(0);
+
 /// In which epoch a token was last given up. As many entries as threads have run at once.
 static FREED: Spin<Option<HashMap<usize, u32>>> = Spin::new(None);
 
@@ -419,6 +423,17 @@ pub fn has_ended(token: usize, epoch: u32) -> bool {
     freed_in(token) > epoch
 }
 
+/// Whether the thread that had this token in this epoch stayed behind in the parent when this process was forked.
+pub fn stayed_behind(token: usize, epoch: u32) -> bool {
+    epoch < FORKED.load(Ordering::Relaxed) && token != SURVIVOR.load(Ordering::Relaxed)
+}
+
+/// Whether the calling thread is the only one of this process, those included that nobody knows. False if the kernel
+/// does not tell.
+pub fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
 /// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
 pub fn nobody_awake() -> bool {
     let registry = REGISTRY.lock();
@@ -497,6 +512,8 @@ pub(crate) fn after_fork_in_child() {
     SERVING.lock_after_fork(Vec::clear);
     REGISTRY.break_after_fork();
     FREED.break_after_fork();
+    SURVIVOR.store(thread_token(), Ordering::Relaxed);
+    FORKED.store(super::next_epoch(), Ordering::Relaxed);
     let current = CURRENT.try_with(|slot| slot.borrow().0.clone()).ok().flatten();
     let mut registry = REGISTRY.lock();
     // The records of the vanished threads are leaked: one of them may be locked for ever, and a

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::plan::{Counts, Id, Lost, Message, Phase, Plan, Replied, Rules, Slot, Step, Why};
-use super::times::{Measured, Times};
+use super::times::{Measured, Spent, Times};
 use super::watch::{Process, Watch, spawn};
 use super::{NUMBER, SHIFT, TAIL, kind, stop_signal};
 use crate::ipc::{Bell, Bytes, Channel, RecvError, SendError, fetch_memory};
@@ -125,16 +125,16 @@ struct Post {
     armed: bool,
     heard: bool,
     memory: Option<u64>,
-    /// The processor time that it had taken when it was ready.
-    cpu_before: u64,
+    /// What it had spent when it was ready.
+    spent_before: Spent,
     damaged: Option<io::Error>,
     is_ignored: bool,
 }
 
 impl Post {
-    /// The processor time that it has taken since it was ready, in nanoseconds.
-    fn cpu(&self) -> u64 {
-        self.process.cpu().map_or(0, |cpu| cpu.saturating_sub(self.cpu_before))
+    /// What it has spent since it was ready.
+    fn spent(&self) -> Spent {
+        self.process.spent().since(self.spent_before)
     }
 
     /// Sends a message. A worker that is about to sleep may have the lock for some instructions.
@@ -351,7 +351,7 @@ impl<H: Host> Workers<H> {
     pub fn measured(&self) -> Measured {
         let state = self.lock();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        state.times.measured(state.posts.values().map(Post::cpu).sum(), cores)
+        state.times.measured(state.posts.values().map(Post::spent).sum(), cores)
     }
 
     /// Whether workers ended before they were ready too often for starting more.
@@ -393,7 +393,7 @@ impl<H: Host> Workers<H> {
                 armed: false,
                 heard: false,
                 memory: None,
-                cpu_before: 0,
+                spent_before: Spent::default(),
                 damaged: None,
                 is_ignored: false,
             };
@@ -615,7 +615,7 @@ impl<T: Send + 'static> State<T> {
             match take::<TAIL>(&post.replies) {
                 Ok((tag, bytes, tail)) => match tag >> SHIFT {
                     kind::READY => {
-                        post.cpu_before = post.process.cpu().unwrap_or(0);
+                        post.spent_before = post.process.spent();
                         self.plan.is_ready(slot, now());
                     }
                     kind::UNFIT => {
@@ -689,7 +689,7 @@ impl<T: Send + 'static> State<T> {
         // It may be the task that no worker survives being handed.
         let blamed = next.filter(|id| self.plan.whereabouts(*id).is_none()).and_then(|id| self.plan.blame(slot, id));
         let Some(post) = self.posts.remove(&slot) else { return };
-        self.times.ended(post.cpu());
+        self.times.ended(post.spent());
         // What its results are made of may keep the file for long: not the rest of it.
         post.tasks.end();
         post.replies.end();

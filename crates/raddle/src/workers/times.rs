@@ -12,8 +12,29 @@ pub(super) struct Times {
     failed: u64,
     /// Nanoseconds that tasks ran.
     ran: u64,
-    /// Nanoseconds of processor time of workers that have ended, from when they were ready.
-    cpu: u64,
+    /// What workers that have ended have spent, from when they were ready.
+    spent: Spent,
+}
+
+/// Where the time of a worker goes, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    /// Processor time.
+    pub(super) cpu: u64,
+    /// Waiting for a core.
+    pub(super) delay: u64,
+}
+
+impl Spent {
+    pub(super) fn since(self, before: Self) -> Self {
+        Self { cpu: self.cpu.saturating_sub(before.cpu), delay: self.delay.saturating_sub(before.delay) }
+    }
+}
+
+impl std::iter::Sum for Spent {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { cpu: sum.cpu + one.cpu, delay: sum.delay + one.delay })
+    }
 }
 
 /// What is known of the times of a pool's tasks. `None`: nothing has been measured yet.
@@ -31,7 +52,8 @@ pub struct Measured {
     pub wall: Option<Duration>,
     /// How much processor time a task took its worker on average, all that the worker does for it included.
     pub cpu: Option<Duration>,
-    /// (waiting + processor time) / processor time x cores: as many workers keep the cores busy.
+    /// (waiting + processor time) / processor time x cores: as many workers keep the cores busy. Waiting for a core is
+    /// left out.
     pub recommended: Option<usize>,
 }
 
@@ -50,19 +72,19 @@ impl Times {
         }
     }
 
-    /// A worker has ended, with so much processor time.
-    pub(super) fn ended(&mut self, cpu: u64) {
-        self.cpu += cpu;
+    /// A worker has ended.
+    pub(super) fn ended(&mut self, spent: Spent) {
+        self.spent = [self.spent, spent].into_iter().sum();
     }
 
-    /// The times so far; those who work still have taken so much processor time.
-    pub(super) fn measured(&self, cpu: u64, cores: usize) -> Measured {
+    /// The times so far; those who work still have spent so much.
+    pub(super) fn measured(&self, spent: Spent, cores: usize) -> Measured {
         let tasks = self.done + self.failed;
         let each = |total: u64| total.checked_div(tasks).map(Duration::from_nanos);
         let percentiles = |histogram: &Histogram| [0.5, 0.99].map(|share| histogram.percentile(share));
-        let cpu = self.cpu + cpu;
+        let Spent { cpu, delay } = [self.spent, spent].into_iter().sum();
         let recommended = (tasks > 0 && cpu > 0).then(|| {
-            let wanted = self.ran.max(cpu) as f64 / cpu as f64 * cores as f64;
+            let wanted = self.ran.saturating_sub(delay).max(cpu) as f64 / cpu as f64 * cores as f64;
             (wanted.round() as usize).max(1)
         });
         Measured {
@@ -84,15 +106,15 @@ mod tests {
     #[test]
     fn times_add_up() {
         let mut times = Times::default();
-        assert_eq!(times.measured(0, 2), Measured::default());
+        assert_eq!(times.measured(Spent::default(), 2), Measured::default());
         times.add(1_000, 5_000, 1_000, true);
         times.add(1_000, 5_000, u64::MAX, false);
-        times.ended(500);
-        let found = times.measured(500, 2);
+        times.ended(Spent { cpu: 500, delay: 1_000 });
+        let found = times.measured(Spent { cpu: 500, delay: 0 }, 2);
         assert_eq!((found.done, found.failed), (1, 1));
         assert_eq!(found.wall, Some(Duration::from_nanos(2_500)));
         assert_eq!(found.cpu, Some(Duration::from_nanos(500)));
-        assert_eq!(found.recommended, Some(10));
+        assert_eq!(found.recommended, Some(8));
         assert!(found.run[0].unwrap() < Duration::from_nanos(1_200));
         assert!(found.run[1].unwrap() > Duration::from_nanos(3_500));
     }

@@ -1,7 +1,9 @@
 //! What the dispatcher waits for: descriptors, through epoll, and deaths, through descriptors of processes.
 #![allow(unsafe_code)]
 
+use super::times::Spent;
 use crate::park::now;
+use crate::pool::run_delay_of;
 use crate::trace::thread::Serving;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -106,8 +108,14 @@ impl Process {
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, none, 0) };
     }
 
+    /// The processor time that it has taken, and how long it had no core although it was ready; zero where that cannot
+    /// be told.
+    pub(super) fn spent(&self) -> Spent {
+        Spent { cpu: self.cpu().unwrap_or(0), delay: run_delay_of(self.pid) }
+    }
+
     /// The processor time that it has taken, in nanoseconds, if that can be told.
-    pub(super) fn cpu(&self) -> Option<u64> {
+    fn cpu(&self) -> Option<u64> {
         let mut clock = 0;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: places for a clock and for a time.

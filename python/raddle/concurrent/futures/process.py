@@ -56,7 +56,10 @@ class ProcessPoolStats(NamedTuple):
     cpu_per_task: float | None
     """All processor time of the workers since they were ready, for each task."""
     recommended_workers: int | None
-    """(waiting time + processor time) / processor time x cores: as many workers keep the cores busy."""
+    """(waiting time + processor time) / processor time x cores: as many workers keep the cores busy.
+
+    The time in which workers could go on and have no core is left out.
+    """
 
 
 class _NoQueue:

@@ -64,7 +64,12 @@ class PoolStats(NamedTuple):
     wall_per_task: float | None
     cpu_per_task: float | None
     recommended_workers: int | None
-    """(waiting time + processor time) / processor time x cores: as many workers keep the cores busy."""
+    """(waiting time + processor time) / processor time x usable cores: as many workers keep those busy.
+
+    Waiting is what tasks do for something outside: the time in which they could go on and have no core, or not the
+    GIL, is left out. Usable is one core as long as the tasks have not been seen to compute without the GIL, for which
+    the pool needs two workers at least.
+    """
 
 
 class _WorkItem:
@@ -201,8 +206,8 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
 
     Args:
         max_workers: most threads; None is min(32, cores + 4), as in the standard library. "auto" follows the work:
-            (waiting time + processor time) / processor time x cores, measured all the time, at most 8 threads for each
-            core and 32 at least; a pair (least, most) does so within these bounds.
+            ``stats().recommended_workers``, measured all the time, at least one thread for each core, and at most 8 for
+            each core or 32; a pair (least, most) does so within these bounds.
         thread_name_prefix: the beginning of the workers' names.
         initializer, initargs: called in each worker when it starts. Context variables that it sets are seen by tasks,
             which then do not have the submitter's context.
