@@ -22,7 +22,12 @@ pub(crate) fn set_main_thread(token: usize) {
 
 /// Whether the calling thread handles signals.
 pub(crate) fn is_main_thread() -> bool {
-    MAIN.load(Ordering::Relaxed) == thread_token()
+    is_main(thread_token())
+}
+
+/// Whether the thread with this token does.
+pub(crate) fn is_main(token: usize) -> bool {
+    MAIN.load(Ordering::Relaxed) == token
 }
 
 /// Stops a thread that the interpreter unwinds out of its frames, for ever.

@@ -87,7 +87,7 @@ mod _raddle {
     #[pymodule_export]
     use super::plain::{plain_dumps, plain_loads};
     #[pymodule_export]
-    use super::semlock::set_lock_hooks;
+    use super::semlock::{set_describe, set_on_recovered};
     #[pymodule_export]
     use super::tasks::{pickle_task, set_pickling};
     #[pymodule_export]
@@ -161,8 +161,10 @@ mod _raddle {
         order: Py<PyAny>,
         timed_out: Py<PyAny>,
         processes: Py<PyAny>,
+        knot: Py<PyAny>,
+        all_of_python: Py<PyAny>,
     ) {
-        observe::set_reporters(deadlock, stall, order, timed_out, processes);
+        observe::set_reporters(deadlock, stall, order, timed_out, processes, knot, all_of_python);
     }
 
     /// Turns recording on or off: acquire sites, lock order, time-outs.

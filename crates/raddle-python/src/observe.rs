@@ -31,6 +31,10 @@ struct Reporters {
     timed_out: Py<PyAny>,
     /// `processes(proven, parties, can_raise)` gives an exception to raise, or None.
     processes: Py<PyAny>,
+    /// `knot(parties)`.
+    knot: Py<PyAny>,
+    /// `all_of_python(idents)` says whether nobody but these threads runs Python or is about to.
+    all_of_python: Py<PyAny>,
 }
 
 static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
@@ -82,8 +86,10 @@ pub(crate) fn set_reporters(
     order: Py<PyAny>,
     timed_out: Py<PyAny>,
     processes: Py<PyAny>,
+    knot: Py<PyAny>,
+    all_of_python: Py<PyAny>,
 ) {
-    let new = Reporters { deadlock, stall, order, timed_out, processes };
+    let new = Reporters { deadlock, stall, order, timed_out, processes, knot, all_of_python };
     let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
     drop(old);
 }
@@ -227,6 +233,36 @@ pub(crate) fn tell_of_processes<'py>(
     raises: bool,
 ) -> Result<(), Stop> {
     tell(py, host, reporter(py, |reporters| &reporters.processes), proven, parties, raises)
+}
+
+/// Processes that wait for each other, all threads of them.
+pub(crate) fn tell_of_knot<'py>(
+    py: Python<'py>,
+    host: &PyHost,
+    parties: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> Result<(), Stop> {
+    let Some(report) = reporter(py, |reporters| &reporters.knot) else { return Ok(()) };
+    parties()
+        .and_then(|parties| gil::call(&report, &[&parties]))
+        .map_or_else(|error| failed(py, host, error), |_| Ok(()))
+}
+
+/// Attached: whether nobody but the threads with these tokens runs Python or is about to.
+pub(crate) fn is_all_of_python(tokens: &[usize]) -> bool {
+    // SAFETY: attached, as the caller says.
+    let py = unsafe { Python::assume_attached() };
+    let Some(ask) = reporter(py, |reporters| &reporters.all_of_python) else { return false };
+    let answer = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&ask, &[&tokens])?));
+    answer.unwrap_or_else(|error| {
+        gil::unraisable(py, error, std::ptr::null_mut());
+        false
+    })
+}
+
+/// What the object is called that a thread waits for in the wait with this number.
+pub(crate) fn name_of(py: Python<'_>, thread: &Thread, number: u64) -> String {
+    let name = gil::attribute(&host_object(py, thread, number), "name").and_then(|name| name.extract::<String>());
+    name.unwrap_or_default()
 }
 
 fn tell<'py>(

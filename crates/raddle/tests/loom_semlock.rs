@@ -53,7 +53,7 @@ impl Shared {
         }
         let mut parking = parking(trace::Kind::Lock, self, &Alone);
         let alive = |pid: u32, _: u64| self.alive(pid);
-        self.cell.take(kind, taker(me), &mut parking, &alive, &mut || Ok(Deadline::NEVER)).unwrap()
+        self.cell.take(kind, taker(me), &mut parking, &alive).unwrap()
     }
 
     fn dies(&self, me: u32) {

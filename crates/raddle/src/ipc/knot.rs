@@ -1,0 +1,200 @@
+//! Whether a process, and all that could let it go on, wait for each other: a knot among processes.
+//!
+//! A queue, a pipe, a semaphore or a plain lock may be used by any process that has it. So a wait for one of them ends
+//! only if some process that has the shared file does something; `holders.rs` says which have it. A wait for the end of
+//! a process, or for a re-entrant lock, is that one process's to end. If all threads of a process wait, of each that
+//! could end one of these waits all threads wait too, and so on, then nothing moves any more, however one process came
+//! to wait for another.
+//!
+//! **At one instant.** Rows are read one after the other, while processes run. But each says from when until when its
+//! wait is known to have lasted, with what was waited for looked at after the last of these moments, and how long all
+//! threads of its process have waited. What is found at one moment counts if later the same waits are found, and all
+//! of them, and all processes, are confirmed to have waited at that moment. So then nobody ran who could have done
+//! anything, and nothing that had been done before was still to be noticed.
+//!
+//! **What is not seen** ends the search: a process without rows, a thread that waits for the world outside or with a
+//! deadline, a process that cannot be looked into. A process that is stopped confirms nothing.
+//!
+//! **Cost.** Looking who has a file is a walk over all processes of the machine. It is done when those who had it last
+//! all wait or one of them has ended, and otherwise after longer and longer times. The oldest of the processes does it,
+//! and tells.
+
+use super::holders::Holders;
+use super::semlock::{Kind, MOST};
+use super::side::alive;
+use super::watch::{Awaited, Party, Posted, Seen};
+use crate::park::now;
+use std::sync::Arc;
+
+/// The most processes of a knot.
+const MOST_PROCESSES: usize = 256;
+
+/// How long a wait lasts before it is looked who has what.
+const FIRST_SCAN: u64 = 250_000_000;
+
+/// Processes that wait for each other, all threads of them.
+#[derive(Clone, Debug)]
+pub struct Knot {
+    /// All their waits that other processes might end, the calling process's first.
+    pub parties: Vec<Party>,
+    /// The latest moment at which one of the waits, or the rest of a process, began.
+    began: u64,
+    /// Until when all are known to have lasted.
+    lasts: u64,
+    /// Whether the calling process is the oldest of them: that one tells.
+    tells: bool,
+    key: Vec<(u32, u64, u64)>,
+}
+
+/// One wait's search for a knot.
+#[derive(Debug, Default)]
+pub struct Seeker {
+    holders: Option<Holders>,
+    scan_at: u64,
+    pause: u64,
+    found: Option<(Vec<(u32, u64, u64)>, u64)>,
+    told: Vec<(u32, u64, u64)>,
+}
+
+/// Why there is no knot.
+enum Loose {
+    /// Somebody may go on, as far as anybody can tell.
+    End,
+    /// One that had a file has ended.
+    Outdated,
+}
+
+impl Seeker {
+    /// Looks, in the middle of a wait that began at `since`: a knot that is believed, once.
+    pub fn look(&mut self, posted: &Posted, since: u64) -> Option<Knot> {
+        let knot = self.seek(posted, since);
+        let Some(knot) = knot else {
+            self.found = None;
+            return None;
+        };
+        if !knot.tells || knot.key == self.told {
+            return None;
+        }
+        match &self.found {
+            Some((key, at)) if *key == knot.key => {
+                if knot.lasts < *at {
+                    return None;
+                }
+                self.told.clone_from(&knot.key);
+                Some(knot)
+            }
+            _ => {
+                self.found = Some((knot.key, now()));
+                None
+            }
+        }
+    }
+
+    fn seek(&mut self, posted: &Posted, since: u64) -> Option<Knot> {
+        let time = now();
+        if self.holders.is_none() {
+            self.scan_at = since.saturating_add(FIRST_SCAN);
+        }
+        match self.holders.as_ref().map(|holders| knot(posted, holders)) {
+            // By what was seen last.
+            Some(Ok(knot)) if !knot.tells || knot.key == self.told => return Some(knot),
+            Some(Ok(_) | Err(Loose::Outdated)) => {}
+            Some(Err(Loose::End)) | None if time < self.scan_at => return None,
+            _ => {}
+        }
+        self.pause = (self.pause * 2).max(FIRST_SCAN);
+        self.scan_at = time.saturating_add(self.pause);
+        self.holders = Some(Holders::find().ok()?);
+        self.holders.as_ref().and_then(|holders| knot(posted, holders).ok())
+    }
+}
+
+/// The processes that the calling one waits for, directly or not, if all of them wait.
+fn knot(posted: &Posted, holders: &Holders) -> Result<Knot, Loose> {
+    let me = posted.me.pid;
+    let mut pids = vec![me];
+    let mut knot = Knot { parties: Vec::new(), began: 0, lasts: u64::MAX, tells: true, key: Vec::new() };
+    let mut mine = 0;
+    let mut next = 0;
+    while let Some(pid) = pids.get(next).copied() {
+        next += 1;
+        let mut rows = posted.rows_of(pid);
+        rows.retain(|(_, seen)| !seen.awaited.is_inside());
+        let still = rows.iter().map(|(_, seen)| seen.still).max_by_key(|still| still.until).ok_or_else(|| lost(pid))?;
+        if still.until == 0 || still.told as usize != rows.len() || pids.len() > MOST_PROCESSES {
+            return Err(Loose::End);
+        }
+        knot.began = knot.began.max(still.since);
+        knot.lasts = knot.lasts.min(still.until);
+        if pid == me {
+            mine = rows[0].1.started;
+        } else if (rows[0].1.started, pid) < (mine, me) {
+            knot.tells = false;
+        }
+        for (arena, seen) in rows {
+            knot.began = knot.began.max(seen.since);
+            knot.lasts = knot.lasts.min(seen.confirmed);
+            let (wakers, what, taken) = wakers(arena, &seen, pid, holders)?;
+            for waker in wakers {
+                if !pids.contains(&waker) {
+                    pids.push(waker);
+                }
+            }
+            knot.key.push((pid, seen.thread, seen.since));
+            knot.parties.push(seen.party(pid, what, taken));
+        }
+    }
+    if knot.began > knot.lasts {
+        return Err(Loose::End);
+    }
+    // A hang with a circle in it is that circle's: its parties tell it.
+    if knot
+        .parties
+        .iter()
+        .any(|party| posted.circle_of(party.pid, party.thread).is_some_and(|circle| circle.parties.len() > 1))
+    {
+        return Err(Loose::End);
+    }
+    knot.key.sort_unstable();
+    Ok(knot)
+}
+
+/// A process without rows.
+fn lost(pid: u32) -> Loose {
+    if alive(pid, 0) { Loose::End } else { Loose::Outdated }
+}
+
+type Wakers = (Vec<u32>, Option<String>, Option<String>);
+
+/// Who could end a wait of this process; what is waited for is called, and where it was taken.
+fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -> Result<Wakers, Loose> {
+    let having = |file: u64| {
+        let pids = holders.of(file).filter(|pids| pids.contains(&pid)).ok_or(Loose::End)?;
+        Ok(pids.to_vec())
+    };
+    let cell = |place: u32| arena.cell(place).ok_or(Loose::End);
+    match seen.awaited {
+        Awaited::RLock(place) | Awaited::Lock(place) => {
+            let cell = cell(place)?;
+            let (owner, _, taken) = cell.owner().ok_or(Loose::End)?;
+            // From one that has ended it is about to be taken over.
+            if !cell.has_living_owner(&alive) {
+                return Err(Loose::End);
+            }
+            let only = matches!(seen.awaited, Awaited::RLock(_));
+            Ok((if only { vec![owner] } else { having(arena.number())? }, cell.name(), taken))
+        }
+        Awaited::Unit(place) => {
+            let cell = cell(place)?;
+            if cell.value(Kind::Counted(MOST)) > 0 {
+                return Err(Loose::End);
+            }
+            Ok((having(arena.number())?, cell.name(), None))
+        }
+        Awaited::Notice(_) => Ok((having(arena.number())?, None, None)),
+        Awaited::Exit(pid) if alive(pid, 0) => Ok((vec![pid], None, None)),
+        Awaited::Exit(_) => Err(Loose::End),
+        Awaited::Message(file) | Awaited::Room(file) | Awaited::Done(file) => Ok((having(file)?, None, None)),
+        Awaited::Thread(_) | Awaited::OnlyThread(_) => Err(Loose::End),
+    }
+}
