@@ -207,7 +207,9 @@ def main(name, method, report):
     ]
     for one in children:
         one.start()
-    print(json.dumps({process: one.pid for process, one in zip(processes, children, strict=True)}), flush=True)
+    print(
+        json.dumps({process: one.pid for process, one in zip(processes, children, strict=True)}), flush=True
+    )
     play(plan, 0, objects, never, None)
     for one in children:
         one.join()

@@ -71,7 +71,10 @@ def wrong_with(number, directory):
     waits = re.findall(r"Thread '(.*)' of process '(.*)' \(pid \d+\) .*\n    in (\S+),", found[0])
     expected = []
     for (process, thread), step in stuck.items():
-        names = ("MainProcess" if process == 0 else f"p{process}", "MainThread" if thread == 0 else f"t{thread}")
+        names = (
+            "MainProcess" if process == 0 else f"p{process}",
+            "MainThread" if thread == 0 else f"t{thread}",
+        )
         if step[0] in _CALLS:
             expected.append((*names, _CALLS[step[0]][random_processes_kind(plan, step)]))
         elif process == 0 and thread == 0 and not any(at == 0 and other for at, other in stuck):

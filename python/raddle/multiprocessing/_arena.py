@@ -39,9 +39,15 @@ def in_arena(make: Any) -> tuple[_raddle.Arena, Any]:
         _current = _known(_raddle.Arena())
 
 
-def for_rows() -> _raddle.Arena:
-    """An arena in which processes that are given it say what they wait for; the same one each time."""
-    return in_arena(lambda arena: None)[0]
+def for_rows() -> _raddle.Arena | None:
+    """An arena in which processes that are given it say what they wait for: the newest.
+
+    None if there is no memory or descriptor for one: what they wait for is not told then.
+    """
+    try:
+        return in_arena(lambda arena: None)[0]
+    except OSError:
+        return None
 
 
 def _reduce_arena(arena: _raddle.Arena) -> Any:

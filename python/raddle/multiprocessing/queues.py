@@ -96,9 +96,9 @@ class _InSharedMemory:
 
     _channel: _raddle.Channel
     #: Where processes that have the queue say what they wait for.
-    _arena: _raddle.Arena
+    _arena: _raddle.Arena | None
 
-    def _attach(self, channel: _raddle.Channel, arena: _raddle.Arena) -> None:
+    def _attach(self, channel: _raddle.Channel, arena: _raddle.Arena | None) -> None:
         self._channel, self._arena = channel, arena
         self._reader = _End(channel)
         self._writer = _End(channel)
