@@ -657,7 +657,7 @@ def _handles_signals() -> bool:
         if callable(handler) and handler is not _signal.default_int_handler:
             return True
     # An alarm that is not handled ends the process.
-    return _signal.getitimer(_signal.ITIMER_REAL)[0] > 0
+    return bool(_signal.getitimer(_signal.ITIMER_REAL)[0] > 0)
 
 
 def _tell(report: Report) -> None:

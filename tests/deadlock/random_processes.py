@@ -1,4 +1,4 @@
-"""Random programs of several processes, whose end is known: as a module, and run as `random_processes.py SEED:NUMBER METHOD`.
+"""Random programs of several processes, whose end is known: `random_processes.py SEED:NUMBER METHOD REPORT` runs one.
 
 A program is a tree of threads with a script each: the first thread of the parent starts all processes and joins them at
 the end, the first thread of each process starts its other threads and joins them. Each queue has one thread that puts
@@ -79,6 +79,7 @@ def truth(plan):
     steps = {thread: iter(steps) for thread, steps in plan.scripts.items()}
     now = {thread: next(script, ("end",)) for thread, script in steps.items()}
     items, open_tasks = [0] * len(plan.channels), [0] * len(plan.channels)
+    taken = dict.fromkeys(((thread, at) for thread in now for at in range(len(plan.channels))), 0)
     ended, dead = set(), set()
 
     def can(thread, step):
@@ -108,10 +109,12 @@ def truth(plan):
                 open_tasks[step[1]] += 1
             elif step[0] == "get":
                 items[step[1]] -= 1
+                taken[thread, step[1]] += 1
             elif step[0] == "done":
-                if open_tasks[step[1]] == 0:
-                    # task_done() called too many times: the thread ends there, with an error.
+                if taken[thread, step[1]] == 0:
+                    # task_done() may have been called too many times: the thread would end there, with an error.
                     raise Unsuitable
+                taken[thread, step[1]] -= 1
                 open_tasks[step[1]] -= 1
             elif step == ("die",):
                 dead.add(thread[0])
@@ -141,7 +144,17 @@ def plan_of(name):
 # The program
 
 
-def play(plan, process, objects, never, spare):
+def use(channel, what):
+    """One step with a queue, or a pipe: its two ends."""
+    if isinstance(channel, tuple):
+        reader, writer = channel
+        return writer.send(None) if what == "put" else reader.recv()
+    if what == "put":
+        return channel.put(None)
+    return {"get": channel.get, "done": channel.task_done, "tasks": channel.join}[what]()
+
+
+def play(plan, process, objects, never):
     """One process's part."""
     import raddle.threading as threading
 
@@ -158,13 +171,7 @@ def play(plan, process, objects, never, spare):
             elif what == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             else:
-                channel = objects[step[1]]
-                if isinstance(channel, tuple):
-                    channel[1].send(None) if what == "put" else channel[0].recv()
-                else:
-                    {"put": lambda: channel.put(None), "get": channel.get}.get(
-                        what, lambda: (channel.task_done if what == "done" else channel.join)()
-                    )()
+                use(objects[step[1]], what)
 
     others = [
         threading.Thread(target=run, args=(number,), name=f"t{number}")
@@ -182,7 +189,7 @@ def child(name, process, objects, never, report):
     import raddle.deadlock
 
     raddle.deadlock.enable(report=report)
-    play(plan_of(name)[0], process, objects, never, None)
+    play(plan_of(name)[0], process, objects, never)
 
 
 def main(name, method, report):
@@ -210,7 +217,7 @@ def main(name, method, report):
     print(
         json.dumps({process: one.pid for process, one in zip(processes, children, strict=True)}), flush=True
     )
-    play(plan, 0, objects, never, None)
+    play(plan, 0, objects, never)
     for one in children:
         one.join()
     print("ended", flush=True)

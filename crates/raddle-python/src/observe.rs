@@ -235,13 +235,17 @@ pub(crate) fn tell_of_processes<'py>(
     tell(py, host, reporter(py, |reporters| &reporters.processes), proven, parties, raises)
 }
 
-/// Processes that wait for each other, all threads of them.
+/// Processes that wait for each other, all threads of them: once, whichever thread of this process finds it first.
 pub(crate) fn tell_of_knot<'py>(
     py: Python<'py>,
     host: &PyHost,
+    key: &[(u32, u64, u64)],
     parties: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
 ) -> Result<(), Stop> {
-    let Some(report) = reporter(py, |reporters| &reporters.knot) else { return Ok(()) };
+    // Other than the numbers of waits, none of which is zero.
+    let numbers = key.iter().flat_map(|(pid, thread, since)| [0, u64::from(*pid), *thread, *since]).collect();
+    let report = reporter(py, |reporters| &reporters.knot).filter(|_| first_time(numbers));
+    let Some(report) = report else { return Ok(()) };
     parties()
         .and_then(|parties| gil::call(&report, &[&parties]))
         .map_or_else(|error| failed(py, host, error), |_| Ok(()))

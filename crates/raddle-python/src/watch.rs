@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyTuple};
 use raddle::detect;
 use raddle::ipc::Arena;
 use raddle::ipc::knot::Seeker;
-use raddle::ipc::watch::{Awaited, Party, Posted, Still, Wait};
+use raddle::ipc::watch::{Awaited, Key, Party, Posted, Still, Wait, key_of};
 use raddle::park::{Deadline, Host, Stop, Watcher, now};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::{Stuck, Thread, all, by_token, standstill};
@@ -27,9 +27,6 @@ const LAST_PAUSE: u64 = 400 * MILLISECOND;
 const LIKELY_AFTER: u64 = 300 * MILLISECOND;
 /// The party that raises leaves the others the time to find the circle before it breaks it.
 const OTHERS_FIRST: u64 = 600 * MILLISECOND;
-
-/// Process, thread and beginning of each wait of a circle, in ascending order: names it for ever.
-type Key = Vec<(u32, u64, u64)>;
 
 /// What a wait is for.
 pub(crate) struct Sought<'a> {
@@ -116,8 +113,7 @@ impl<'a> Watch<'a> {
                 let parties = circle.parties;
                 let proven =
                     parties.iter().all(|party| matches!(party.awaited, Awaited::RLock(_) | Awaited::OnlyThread(_)));
-                let mut key: Key = parties.iter().map(|party| (party.pid, party.thread, party.since)).collect();
-                key.sort_unstable();
+                let key = key_of(&parties);
                 if key == self.told {
                     return Ok(());
                 }
@@ -145,7 +141,9 @@ impl<'a> Watch<'a> {
                     return Ok(());
                 }
                 if let Some(knot) = self.seeker.look(posted, self.since) {
-                    return tell(self.host, |py, host| observe::tell_of_knot(py, host, || rows(py, &knot.parties)));
+                    return tell(self.host, |py, host| {
+                        observe::tell_of_knot(py, host, &knot.key, || rows(py, &knot.parties))
+                    });
                 }
             }
         }

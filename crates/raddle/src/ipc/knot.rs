@@ -22,7 +22,7 @@
 use super::holders::Holders;
 use super::semlock::{Kind, MOST};
 use super::side::alive;
-use super::watch::{Awaited, Party, Posted, Seen};
+use super::watch::{Awaited, Key, Party, Posted, Seen, key_of};
 use crate::park::now;
 use std::sync::Arc;
 
@@ -43,17 +43,20 @@ pub struct Knot {
     lasts: u64,
     /// Whether the calling process is the oldest of them: that one tells.
     tells: bool,
-    key: Vec<(u32, u64, u64)>,
+    /// Its name.
+    pub key: Key,
 }
 
 /// One wait's search for a knot.
 #[derive(Debug, Default)]
 pub struct Seeker {
+    /// Who had what when it was looked last; when that is to be done again at the latest, and the time between.
     holders: Option<Holders>,
     scan_at: u64,
     pause: u64,
-    found: Option<(Vec<(u32, u64, u64)>, u64)>,
-    told: Vec<(u32, u64, u64)>,
+    /// What was found last, and when it was found first; what was told.
+    found: (Key, u64),
+    told: Key,
 }
 
 /// Why there is no knot.
@@ -69,25 +72,21 @@ impl Seeker {
     pub fn look(&mut self, posted: &Posted, since: u64) -> Option<Knot> {
         let knot = self.seek(posted, since);
         let Some(knot) = knot else {
-            self.found = None;
+            self.found = Default::default();
             return None;
         };
         if !knot.tells || knot.key == self.told {
             return None;
         }
-        match &self.found {
-            Some((key, at)) if *key == knot.key => {
-                if knot.lasts < *at {
-                    return None;
-                }
-                self.told.clone_from(&knot.key);
-                Some(knot)
-            }
-            _ => {
-                self.found = Some((knot.key, now()));
-                None
-            }
+        if knot.key != self.found.0 {
+            self.found = (knot.key, now());
+            return None;
         }
+        if knot.lasts < self.found.1 {
+            return None;
+        }
+        self.told.clone_from(&knot.key);
+        Some(knot)
     }
 
     fn seek(&mut self, posted: &Posted, since: u64) -> Option<Knot> {
@@ -140,7 +139,6 @@ fn knot(posted: &Posted, holders: &Holders) -> Result<Knot, Loose> {
                     pids.push(waker);
                 }
             }
-            knot.key.push((pid, seen.thread, seen.since));
             knot.parties.push(seen.party(pid, what, taken));
         }
     }
@@ -155,7 +153,7 @@ fn knot(posted: &Posted, holders: &Holders) -> Result<Knot, Loose> {
     {
         return Err(Loose::End);
     }
-    knot.key.sort_unstable();
+    knot.key = key_of(&knot.parties);
     Ok(knot)
 }
 
@@ -164,9 +162,10 @@ fn lost(pid: u32) -> Loose {
     if alive(pid, 0) { Loose::End } else { Loose::Outdated }
 }
 
+/// Who could end a wait; what is waited for is called, if that is noted; where it was taken.
 type Wakers = (Vec<u32>, Option<String>, Option<String>);
 
-/// Who could end a wait of this process; what is waited for is called, and where it was taken.
+/// Of a wait of this process.
 fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -> Result<Wakers, Loose> {
     let having = |file: u64| {
         let pids = holders.of(file).filter(|pids| pids.contains(&pid)).ok_or(Loose::End)?;
@@ -196,5 +195,129 @@ fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -
         Awaited::Exit(_) => Err(Loose::End),
         Awaited::Message(file) | Awaited::Room(file) | Awaited::Done(file) => Ok((having(file)?, None, None)),
         Awaited::Thread(_) | Awaited::OnlyThread(_) => Err(Loose::End),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::watch::{Still, Wait};
+    use crate::ipc::{Arena, Memory, SemLock};
+    use crate::primitive::thread_token;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    fn posted(arena: &Arc<Arena>, awaited: Awaited, since: u64) -> Posted {
+        let thread = thread_token() as u64;
+        let wait = Wait { since, thread, is_main: true, call: "Queue.get", what: "a", who: "p|t", site: "" };
+        Posted::new(vec![Arc::clone(arena)], &wait, awaited)
+    }
+
+    fn memory() -> (OwnedFd, u64) {
+        let memory = Memory::create(1, 0, 0).unwrap();
+        let number = crate::ipc::memory::status(memory.as_fd()).unwrap().number;
+        (memory, number)
+    }
+
+    /// Confirms everything until now.
+    fn confirm(posted: &Posted, since: u64) {
+        posted.confirm(now(), Still { since, until: now(), told: 1 });
+    }
+
+    #[test]
+    fn a_process_alone_with_its_queue_is_told_once_when_all_was_confirmed() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let (_memory, number) = memory();
+        let since = now() - FIRST_SCAN;
+        let posted = posted(&arena, Awaited::Message(number), since);
+        let mut seeker = Seeker::default();
+        assert!(seeker.look(&posted, since).is_none(), "nothing is known of the process");
+        confirm(&posted, since);
+        seeker.scan_at = 0;
+        assert!(seeker.look(&posted, since).is_none(), "for the first time");
+        assert!(seeker.look(&posted, since).is_none(), "nothing was confirmed since");
+        confirm(&posted, since);
+        let knot = seeker.look(&posted, since).unwrap();
+        assert_eq!(knot.parties.len(), 1);
+        assert_eq!((knot.parties[0].what.as_deref(), knot.parties[0].since), (Some("a"), since));
+        confirm(&posted, since);
+        assert!(seeker.look(&posted, since).is_none(), "it has been told");
+    }
+
+    #[test]
+    fn what_began_after_the_last_confirmation_is_no_knot() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let (_memory, number) = memory();
+        let since = now() - FIRST_SCAN;
+        let posted = posted(&arena, Awaited::Done(number), since);
+        let mut seeker = Seeker::default();
+        for _ in 0..3 {
+            // All threads wait, from now on: that of the row was seen before.
+            let before = now();
+            posted.confirm(before, Still { since: now() + 1, until: now() + 2, told: 1 });
+            seeker.scan_at = 0;
+            assert!(seeker.look(&posted, since).is_none());
+            // One of them has no row.
+            posted.confirm(now(), Still { since, until: now(), told: 2 });
+            seeker.scan_at = 0;
+            assert!(seeker.look(&posted, since).is_none());
+        }
+    }
+
+    #[test]
+    fn who_else_has_the_file_might_use_it() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let (memory, number) = memory();
+        let passed = std::process::Stdio::from(memory.try_clone().unwrap());
+        let mut child = std::process::Command::new("sleep").arg("1000").stdin(passed).spawn().unwrap();
+        let since = now() - FIRST_SCAN;
+        let posted = posted(&arena, Awaited::Room(number), since);
+        let mut seeker = Seeker::default();
+        for _ in 0..3 {
+            confirm(&posted, since);
+            assert!(seeker.look(&posted, since).is_none());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // It is noticed at once: one that had the file has ended.
+        let told = (0..3).find_map(|_| {
+            confirm(&posted, since);
+            seeker.look(&posted, since)
+        });
+        assert!(told.is_some());
+    }
+
+    #[test]
+    fn a_unit_that_is_there_is_not_waited_for() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let units = SemLock::create(&arena, Kind::Counted(MOST), 1).unwrap();
+        let since = now() - FIRST_SCAN;
+        let posted = posted(&arena, Awaited::Unit(units.place()), since);
+        let look = |times| {
+            let mut seeker = Seeker::default();
+            (0..times).find_map(|_| {
+                confirm(&posted, since);
+                seeker.look(&posted, since)
+            })
+        };
+        assert!(look(3).is_none());
+        assert!(units.try_take());
+        assert!(look(3).is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_process_that_runs_or_has_ended_is_no_knot() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let since = now() - FIRST_SCAN;
+        let posted = posted(&arena, Awaited::Exit(child.id()), since);
+        let mut seeker = Seeker::default();
+        for round in 0..4 {
+            if round == 2 {
+                child.kill().unwrap();
+            }
+            confirm(&posted, since);
+            assert!(seeker.look(&posted, since).is_none());
+        }
+        child.wait().unwrap();
     }
 }

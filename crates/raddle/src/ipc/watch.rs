@@ -266,6 +266,16 @@ pub struct Party {
     pub taken: Option<String>,
 }
 
+/// Process, thread and beginning of each of several waits, in ascending order: names them for ever.
+pub type Key = Vec<(u32, u64, u64)>;
+
+/// The key of these waits.
+pub fn key_of(parties: &[Party]) -> Key {
+    let mut key: Key = parties.iter().map(|party| (party.pid, party.thread, party.since)).collect();
+    key.sort_unstable();
+    key
+}
+
 /// Threads that wait for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Circle {
