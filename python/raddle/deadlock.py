@@ -368,6 +368,11 @@ def _stack(ident: int, frames: dict[int, Any] | None = None) -> tuple[str | None
     return f"{last.filename}:{last.lineno}", "".join(traceback.format_list(own[-4:]))
 
 
+def _where_is(ident: int) -> str | None:
+    """Where a thread is, as "file:line"."""
+    return _stack(ident)[0]
+
+
 def _describe(item: Any, kind: str) -> str:
     """What an object is called in a report."""
     if isinstance(item, _std.Thread) or kind == "Thread.join":
@@ -677,5 +682,14 @@ def _tell(report: Report) -> None:
 
 
 _raddle.set_reporters(
-    _on_deadlock, _on_stall, _on_order, _on_timed_out, _on_process_deadlock, _on_knot, _is_all_of_python
+    {
+        "deadlock": _on_deadlock,
+        "stall": _on_stall,
+        "order": _on_order,
+        "timed_out": _on_timed_out,
+        "processes": _on_process_deadlock,
+        "knot": _on_knot,
+        "all_of_python": _is_all_of_python,
+        "where_is": _where_is,
+    }
 )

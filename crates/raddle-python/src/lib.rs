@@ -155,16 +155,8 @@ mod _raddle {
 
     /// Sets the functions that reports go to.
     #[pyfunction]
-    fn set_reporters(
-        deadlock: Py<PyAny>,
-        stall: Py<PyAny>,
-        order: Py<PyAny>,
-        timed_out: Py<PyAny>,
-        processes: Py<PyAny>,
-        knot: Py<PyAny>,
-        all_of_python: Py<PyAny>,
-    ) {
-        observe::set_reporters(deadlock, stall, order, timed_out, processes, knot, all_of_python);
+    fn set_reporters(reporters: observe::Reporters) {
+        observe::set_reporters(reporters);
     }
 
     /// Turns recording on or off: acquire sites, lock order, time-outs.

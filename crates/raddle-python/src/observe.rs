@@ -8,7 +8,7 @@ use crate::gil::{self, PyHost};
 use crate::lock::none;
 use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
-use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, FromPyObject, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
@@ -19,8 +19,10 @@ use std::collections::HashSet;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
-/// Python's side, set once by `raddle.deadlock`.
-struct Reporters {
+/// Python's side, set once by `raddle.deadlock`: a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Reporters {
     /// `deadlock(proven, parties)` gives an exception to raise, or None.
     deadlock: Py<PyAny>,
     /// `stall(idents)` says whether it was one.
@@ -35,6 +37,8 @@ struct Reporters {
     knot: Py<PyAny>,
     /// `all_of_python(idents)` says whether nobody but these threads runs Python or is about to.
     all_of_python: Py<PyAny>,
+    /// `where(ident)` says where a thread is, as "file:line".
+    where_is: Py<PyAny>,
 }
 
 static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
@@ -80,16 +84,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Sets the functions that reports go to.
-pub(crate) fn set_reporters(
-    deadlock: Py<PyAny>,
-    stall: Py<PyAny>,
-    order: Py<PyAny>,
-    timed_out: Py<PyAny>,
-    processes: Py<PyAny>,
-    knot: Py<PyAny>,
-    all_of_python: Py<PyAny>,
-) {
-    let new = Reporters { deadlock, stall, order, timed_out, processes, knot, all_of_python };
+pub(crate) fn set_reporters(new: Reporters) {
     let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
     drop(old);
 }
@@ -261,6 +256,13 @@ pub(crate) fn is_all_of_python(tokens: &[usize]) -> bool {
         gil::unraisable(py, error, std::ptr::null_mut());
         false
     })
+}
+
+/// Where a thread is, as "file:line".
+pub(crate) fn place_of(py: Python<'_>, token: usize) -> PyResult<String> {
+    let Some(ask) = reporter(py, |reporters| &reporters.where_is) else { return Ok(String::new()) };
+    let place = gil::call(&ask, &[&token.into_bound_py_any(py)?])?;
+    Ok(place.extract::<Option<String>>()?.unwrap_or_default())
 }
 
 /// What the object is called that a thread waits for in the wait with this number.

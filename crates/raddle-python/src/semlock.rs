@@ -67,7 +67,7 @@ type Hook = Mutex<Option<Py<PyAny>>>;
 /// `recovered(semlock, pid, site)` is told of locks whose owner has ended.
 static ON_RECOVERED: Hook = Mutex::new(None);
 
-/// `describe(ident)` says what a thread and its process are called and where it is, and gives the arenas.
+/// `describe(ident)` says what a thread and its process are called, and gives the arenas.
 static DESCRIBE: Hook = Mutex::new(None);
 
 fn set(hook: &Hook, function: Py<PyAny>) {
@@ -91,11 +91,10 @@ pub(crate) fn set_describe(describe: Py<PyAny>) {
     set(&DESCRIBE, describe);
 }
 
-/// What a thread, by default the calling one, and its process are called, where it is, if it is another, and the arenas;
-/// `None` if this process has none.
-pub(crate) fn describe(py: Python<'_>, thread: Option<usize>) -> PyResult<Option<(String, String, Bound<'_, PyList>)>> {
+/// What a thread and its process are called, and the arenas; `None` if this process has had none.
+pub(crate) fn describe(py: Python<'_>, thread: usize) -> PyResult<Option<(String, Bound<'_, PyList>)>> {
     let Some(describe) = get_hook(py, &DESCRIBE) else { return Ok(None) };
-    gil::call(&describe, &[&thread.into_bound_py_any(py)?])?.extract::<(String, String, Bound<'_, PyList>)>().map(Some)
+    gil::call(&describe, &[&thread.into_bound_py_any(py)?])?.extract::<(String, Bound<'_, PyList>)>().map(Some)
 }
 
 struct Inner {

@@ -154,7 +154,7 @@ impl<'a> Watch<'a> {
     fn post(&self) -> Option<Posted> {
         // SAFETY: attached, as the caller says.
         let py = unsafe { Python::assume_attached() };
-        let (who, _, others) = described(py, None)?;
+        let (who, others) = told_of(py, thread_token())?;
         let mut arenas: Vec<Arc<Arena>> = self.sought.arena.into_iter().cloned().collect();
         for other in others {
             if !arenas.iter().any(|arena| Arc::ptr_eq(arena, &other)) {
@@ -205,15 +205,19 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// What a thread, by default the calling one, and its process are called; where it is, if it is another; the arenas.
-fn described(py: Python<'_>, thread: Option<usize>) -> Option<(String, String, Vec<Arc<Arena>>)> {
-    let told = describe(py, thread).unwrap_or_else(|error| {
-        gil::unraisable(py, error, std::ptr::null_mut());
-        None
-    });
-    let (who, site, arenas) = told?;
+/// What a thread and its process are called, and the arenas.
+fn told_of(py: Python<'_>, thread: usize) -> Option<(String, Vec<Arc<Arena>>)> {
+    let (who, arenas) = or_unraisable(py, describe(py, thread))?;
     let arenas = arenas.iter().filter_map(|arena| arena.cast_into::<PyArena>().ok());
-    Some((who, site, arenas.map(|arena| Arc::clone(arena.get().core())).collect()))
+    Some((who, arenas.map(|arena| Arc::clone(arena.get().core())).collect()))
+}
+
+/// What there is, if it could be had; else the error is told to nobody in particular.
+fn or_unraisable<T: Default>(py: Python<'_>, result: PyResult<T>) -> T {
+    result.unwrap_or_else(|error| {
+        gil::unraisable(py, error, std::ptr::null_mut());
+        T::default()
+    })
 }
 
 /// Notes in `standing` whether all threads of this process wait, at `time` and ever since they did so first.
@@ -274,7 +278,8 @@ fn post_those_behind(host: &PyHost, posted: &Posted, behind: &mut (Vec<u64>, Vec
 
 /// Attached: posts a thread that waits for another one of this process.
 fn post_inside(py: Python<'_>, posted: &Posted, thread: &Arc<Thread>, stuck: &Stuck) -> Option<Posted> {
-    let (who, site, _) = described(py, Some(thread.token()))?;
+    let (who, _) = told_of(py, thread.token())?;
+    let site = or_unraisable(py, observe::place_of(py, thread.token()));
     let what = observe::name_of(py, thread, stuck.waiting.number);
     let waker = stuck.wakers.first()?.token as u64;
     let only = stuck.claim == Claim::Proven;

@@ -10,7 +10,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from raddle import _raddle
-from raddle import threading as _mirror  # fork, exit and detection come with it
 
 #: All arenas that this process has, by device and inode: one that comes twice is mapped once.
 _arenas: WeakValueDictionary[tuple[int, int], _raddle.Arena] = WeakValueDictionary()
@@ -67,16 +66,12 @@ def _rebuild_arena(file: Any) -> _raddle.Arena:
 _reduction.ForkingPickler.register(_raddle.Arena, _reduce_arena)
 
 
-def _describe(ident: int | None) -> tuple[str, str, list[_raddle.Arena]]:
-    """What others are told of a thread, by default the calling one; where it is, if it is another; where to tell it."""
-    if ident is None:
-        thread, site = _threading.current_thread(), None
-    else:
-        found = _threading._active.get(ident)  # type: ignore[attr-defined]
-        thread, site = found, _mirror._deadlock._stack(ident)[0]  # type: ignore[attr-defined]
+def _describe(ident: int) -> tuple[str, list[_raddle.Arena]]:
+    """What others are told of a thread of this process, and where."""
+    thread = _threading._active.get(ident)  # type: ignore[attr-defined]
     name = thread.name if thread is not None else f"thread {ident}"
     # In the row of a table, which has 64 bytes for it.
-    return f"{_process.current_process().name[-40:]}|{name[-20:]}", site or "", list(_arenas.values())
+    return f"{_process.current_process().name[-40:]}|{name[-20:]}", list(_arenas.values())
 
 
 _raddle.set_describe(_describe)
