@@ -151,7 +151,7 @@ def use(channel, what):
         return writer.send(None) if what == "put" else reader.recv()
     if what == "put":
         return channel.put(None)
-    return {"get": channel.get, "done": channel.task_done, "tasks": channel.join}[what]()
+    return getattr(channel, {"get": "get", "done": "task_done", "tasks": "join"}[what])()
 
 
 def play(plan, process, objects, never):
