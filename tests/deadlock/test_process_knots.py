@@ -611,3 +611,55 @@ if __name__ == "__main__":
     with app(source) as program:
         time.sleep(4)
         assert program.told() == []
+
+
+def test_kills_at_any_moment_leave_nothing_wrong_behind(app):
+    """Children are killed about when they post what they wait for; a stall that is there afterwards is found."""
+    source = """
+import random, subprocess
+
+def get(queue):
+    queue.get()
+
+if __name__ == "__main__":
+    print(seed := int(os.environ["RADDLE_SEED"]), flush=True)
+    rng = random.Random(seed)
+    queue = ctx.Queue()
+    for _ in range(40):
+        children = [ctx.Process(target=get, args=(queue,), name=f"killed{at}") for at in range(2)]
+        for child in children:
+            child.start()
+            # By a process that has nothing of this one's: this one waits meanwhile.
+            subprocess.Popen(["sh", "-c", f"sleep {rng.uniform(0.04, 0.14)}; kill -KILL {child.pid}"])
+        for child in children:
+            child.join()
+    print("left alone", flush=True)
+    queue.get()
+"""
+    with app(source) as program:
+        program.line()
+        wait_until(lambda: program.line() == "left alone", "the last get", 60)
+        assert program.told() == []
+        (text,) = program.wait_told()
+    assert [(process, call) for process, _, _, call in waits(text)] == [("MainProcess", "Queue.get")], text
+
+
+@pytest.mark.parametrize("method", ["fork", "warm"])
+def test_a_thread_that_the_process_ends_with(app, method):
+    """The main thread of the child has ended; its other thread has not."""
+    source = """
+def child(queue):
+    threading.Thread(target=queue.get, name="getter").start()
+
+if __name__ == "__main__":
+    queue = ctx.Queue()
+    process = ctx.Process(target=child, args=(queue,), name="child")
+    process.start()
+    process.join()
+"""
+    with app(source, method) as program:
+        (text,) = program.wait_told()
+    assert [(process, thread, call) for process, thread, _, call in waits(text)] == [
+        ("MainProcess", "MainThread", "Process.join"),
+        ("child", "getter", "Queue.get"),
+    ], text
