@@ -95,6 +95,17 @@ impl Holders {
         let oldest = pids.iter().filter_map(|pid| self.started.get(pid)).min()?;
         self.hidden.iter().all(|started| started < oldest).then_some(pids)
     }
+
+    /// Whether a process still has all that it had at the look: one that had nothing has.
+    pub(super) fn still_has(&self, pid: u32) -> bool {
+        let mut had = self.by_file.iter().filter(|(_, pids)| pids.contains(&pid)).map(|(file, _)| *file).peekable();
+        had.peek().is_none() || files_of(pid).is_ok_and(|files| had.all(|file| files.contains(&file)))
+    }
+}
+
+/// Whether a process has one of these files.
+pub(super) fn has_any(pid: u32, mut files: impl Iterator<Item = u64>) -> bool {
+    files_of(pid).is_ok_and(|had| files.any(|file| had.contains(&file)))
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -15,17 +15,15 @@
 //! **What is not seen** ends the search: a process without rows, a thread that waits for the world outside or with a
 //! deadline, a process that cannot be looked into. A process that is stopped confirms nothing.
 //!
-//! **Cost.** Looking who has a file is a walk over all processes of the machine. It is done when those who had it last
-//! all wait or one of them has ended, and otherwise after longer and longer times. The oldest of the processes does it,
-//! and tells.
+//! **Cost.** Looking who has a file is a walk over all processes of the machine. It is not done while a process is known
+//! that has one and may go on: first of all, the parent. The oldest of the processes does it, and tells.
 
-use super::holders::Holders;
+use super::arena::Arena;
+use super::holders::{self, Holders};
 use super::semlock::{Kind, MOST};
 use super::side::alive;
 use super::watch::{Awaited, Key, Party, Posted, Seen, key_of};
 use crate::park::now;
-use std::sync::Arc;
-
 /// The most processes of a knot.
 const MOST_PROCESSES: usize = 256;
 
@@ -63,6 +61,8 @@ pub struct Seeker {
 enum Loose {
     /// Somebody may go on, as far as anybody can tell.
     End,
+    /// This process may.
+    Runs(u32),
     /// One that had a file has ended.
     Outdated,
 }
@@ -94,17 +94,43 @@ impl Seeker {
         if self.holders.is_none() {
             self.scan_at = since.saturating_add(FIRST_SCAN);
         }
-        match self.holders.as_ref().map(|holders| knot(posted, holders)) {
-            // By what was seen last.
-            Some(Ok(knot)) if !knot.tells || knot.key == self.told => return Some(knot),
-            Some(Ok(_) | Err(Loose::Outdated)) => {}
-            Some(Err(Loose::End)) | None if time < self.scan_at => return None,
+        // By what was seen last.
+        match self.holders.as_ref().map(|holders| (holders, knot(posted, holders))) {
+            Some((_, Ok(knot))) if !knot.tells || knot.key == self.told => return Some(knot),
+            Some((_, Ok(knot))) if knot.key == self.found.0 && knot.lasts < self.found.1 => return Some(knot),
+            Some((_, Ok(_) | Err(Loose::Outdated))) => {}
+            _ if time < self.scan_at => return None,
+            Some((holders, Err(Loose::Runs(pid)))) if holders.still_has(pid) => return self.later(time),
+            None if parent_runs(posted) => return self.later(time),
             _ => {}
         }
-        self.pause = (self.pause * 2).max(FIRST_SCAN);
-        self.scan_at = time.saturating_add(self.pause);
+        let _: Option<Knot> = self.later(time);
         self.holders = Some(Holders::find().ok()?);
         self.holders.as_ref().and_then(|holders| knot(posted, holders).ok())
+    }
+
+    /// Nothing now.
+    fn later(&mut self, time: u64) -> Option<Knot> {
+        self.pause = (self.pause * 2).max(FIRST_SCAN);
+        self.scan_at = time.saturating_add(self.pause);
+        None
+    }
+}
+
+/// Whether the parent could end a wait of the calling process, and may go on.
+fn parent_runs(posted: &Posted) -> bool {
+    let parent = std::os::unix::process::parent_id();
+    let rows = posted.rows_of(posted.me.pid);
+    let files = rows.iter().filter_map(|(arena, seen)| file_of(arena, seen.awaited));
+    posted.rows_of(parent).iter().all(|(_, seen)| seen.still.until == 0) && holders::has_any(parent, files)
+}
+
+/// The file that all have who could end this wait.
+fn file_of(arena: &Arena, awaited: Awaited) -> Option<u64> {
+    match awaited {
+        Awaited::Lock(_) | Awaited::Unit(_) | Awaited::Notice(_) => Some(arena.number()),
+        Awaited::Message(file) | Awaited::Room(file) | Awaited::Done(file) => Some(file),
+        Awaited::RLock(_) | Awaited::Exit(_) | Awaited::Thread(_) | Awaited::OnlyThread(_) => None,
     }
 }
 
@@ -120,7 +146,10 @@ fn knot(posted: &Posted, holders: &Holders) -> Result<Knot, Loose> {
         let mut rows = posted.rows_of(pid);
         rows.retain(|(_, seen)| !seen.awaited.is_inside());
         let still = rows.iter().map(|(_, seen)| seen.still).max_by_key(|still| still.until).ok_or_else(|| lost(pid))?;
-        if still.until == 0 || still.told as usize != rows.len() || pids.len() > MOST_PROCESSES {
+        if still.until == 0 || still.told as usize != rows.len() {
+            return Err(Loose::Runs(pid));
+        }
+        if pids.len() > MOST_PROCESSES {
             return Err(Loose::End);
         }
         knot.began = knot.began.max(still.since);
@@ -159,17 +188,17 @@ fn knot(posted: &Posted, holders: &Holders) -> Result<Knot, Loose> {
 
 /// A process without rows.
 fn lost(pid: u32) -> Loose {
-    if alive(pid, 0) { Loose::End } else { Loose::Outdated }
+    if alive(pid, 0) { Loose::Runs(pid) } else { Loose::Outdated }
 }
 
 /// Who could end a wait; what is waited for is called, if that is noted; where it was taken.
 type Wakers = (Vec<u32>, Option<String>, Option<String>);
 
 /// Of a wait of this process.
-fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -> Result<Wakers, Loose> {
-    let having = |file: u64| {
-        let pids = holders.of(file).filter(|pids| pids.contains(&pid)).ok_or(Loose::End)?;
-        Ok(pids.to_vec())
+fn wakers(arena: &Arena, seen: &Seen, pid: u32, holders: &Holders) -> Result<Wakers, Loose> {
+    let having = || {
+        let pids = file_of(arena, seen.awaited).and_then(|file| holders.of(file));
+        pids.filter(|pids| pids.contains(&pid)).map(<[u32]>::to_vec).ok_or(Loose::End)
     };
     let cell = |place: u32| arena.cell(place).ok_or(Loose::End);
     match seen.awaited {
@@ -181,20 +210,18 @@ fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -
                 return Err(Loose::End);
             }
             let only = matches!(seen.awaited, Awaited::RLock(_));
-            Ok((if only { vec![owner] } else { having(arena.number())? }, cell.name(), taken))
+            Ok((if only { vec![owner] } else { having()? }, cell.name(), taken))
         }
         Awaited::Unit(place) => {
             let cell = cell(place)?;
             if cell.value(Kind::Counted(MOST)) > 0 {
                 return Err(Loose::End);
             }
-            Ok((having(arena.number())?, cell.name(), None))
+            Ok((having()?, cell.name(), None))
         }
-        Awaited::Notice(_) => Ok((having(arena.number())?, None, None)),
         Awaited::Exit(pid) if alive(pid, 0) => Ok((vec![pid], None, None)),
         Awaited::Exit(_) => Err(Loose::End),
-        Awaited::Message(file) | Awaited::Room(file) | Awaited::Done(file) => Ok((having(file)?, None, None)),
-        Awaited::Thread(_) | Awaited::OnlyThread(_) => Err(Loose::End),
+        _ => Ok((having()?, None, None)),
     }
 }
 
@@ -202,9 +229,10 @@ fn wakers(arena: &Arc<super::Arena>, seen: &Seen, pid: u32, holders: &Holders) -
 mod tests {
     use super::*;
     use crate::ipc::watch::{Still, Wait};
-    use crate::ipc::{Arena, Memory, SemLock};
+    use crate::ipc::{Memory, SemLock};
     use crate::primitive::thread_token;
     use std::os::fd::{AsFd, OwnedFd};
+    use std::sync::Arc;
 
     fn posted(arena: &Arc<Arena>, awaited: Awaited, since: u64) -> Posted {
         let thread = thread_token() as u64;
