@@ -21,8 +21,9 @@ const MILLISECOND: u64 = 1_000_000;
 const FIRST_LOOK: u64 = 60 * MILLISECOND;
 /// How soon what was found is looked at again: it has to last to be believed.
 const AGAIN: u64 = 40 * MILLISECOND;
-/// The longest time between two looks.
+/// The longest time between two looks, and, of a wait that has lasted long, of those that are part of no circle.
 const LAST_PAUSE: u64 = 400 * MILLISECOND;
+const LONGEST_PAUSE: u64 = 2_000 * MILLISECOND;
 /// A circle that others might break has to last this long.
 const LIKELY_AFTER: u64 = 300 * MILLISECOND;
 /// The party that raises leaves the others the time to find the circle before it breaks it.
@@ -97,7 +98,12 @@ impl<'a> Watch<'a> {
             self.next = u64::MAX;
             return Ok(());
         };
-        self.pause = (self.pause * 2).min(LAST_PAUSE);
+        let last = if self.sought.awaited.is_of_somebody() {
+            LAST_PAUSE
+        } else {
+            ((time - self.since) / 8).clamp(LAST_PAUSE, LONGEST_PAUSE)
+        };
+        self.pause = (self.pause * 2).min(last);
         self.next = now() + self.pause;
         // `time` is from before this: until then at least nothing had come.
         if !(self.sought.lacks)() {
@@ -106,9 +112,14 @@ impl<'a> Watch<'a> {
         Thread::current().mark_told();
         stand(self.host, &mut self.standing, time);
         posted.confirm(time, self.standing.1);
-        post_those_behind(self.host, posted, &mut self.behind, time);
-        // A thread that waits for a Lock it has may wait for whom it has told to release it.
-        match posted.circle().filter(|circle| circle.parties.len() > 1) {
+        let circle = if self.sought.awaited.is_of_somebody() {
+            post_those_behind(self.host, posted, &mut self.behind, time);
+            // A thread that waits for a Lock it has may wait for whom it has told to release it.
+            posted.circle().filter(|circle| circle.parties.len() > 1)
+        } else {
+            None
+        };
+        match circle {
             Some(circle) => {
                 let parties = circle.parties;
                 let proven =

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
@@ -115,7 +115,9 @@ fn is_gone(error: &io::Error) -> bool {
 /// The numbers of our files that a process has.
 fn files_of(pid: u32) -> io::Result<Vec<u64>> {
     let mut files = Vec::new();
-    let maps = fs::read(format!("/proc/{pid}/maps"))?;
+    // Room for all of it: it is read page by page otherwise.
+    let mut maps = Vec::with_capacity(1 << 16);
+    fs::File::open(format!("/proc/{pid}/maps"))?.read_to_end(&mut maps)?;
     for line in maps.split(|byte| *byte == b'\n') {
         if line.windows(OURS.len()).any(|part| part == OURS) {
             // addresses, rights, offset, device, inode, name

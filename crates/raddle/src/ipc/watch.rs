@@ -92,6 +92,11 @@ impl Awaited {
         matches!(self, Awaited::Lock(_) | Awaited::RLock(_) | Awaited::Unit(_) | Awaited::Notice(_))
     }
 
+    /// Whether it is known whose it is: others may be had by anybody, and are part of no circle.
+    pub fn is_of_somebody(self) -> bool {
+        matches!(self, Awaited::Lock(_) | Awaited::RLock(_) | Awaited::Exit(_)) || self.is_inside()
+    }
+
     /// Whether it is a thread of the same process.
     pub fn is_inside(self) -> bool {
         matches!(self, Awaited::Thread(_) | Awaited::OnlyThread(_))
