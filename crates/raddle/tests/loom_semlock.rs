@@ -10,7 +10,7 @@ use loom::sync::atomic::AtomicBool;
 use model::{Arc, Cell as Guarded, check, parking, spawn};
 use raddle::ipc::seats::Seats;
 use raddle::ipc::semlock::{Cell, Kind, Taken, Taker};
-use raddle::park::{Alone, Deadline};
+use raddle::park::Alone;
 use raddle::trace::{self, Claim, Resource, Waker};
 use std::sync::atomic::Ordering::SeqCst;
 
