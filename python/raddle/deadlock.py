@@ -541,7 +541,7 @@ def _doubt_about_processes(parties: list[Party]) -> str:
         return "a process that is handed the queue may use it."
     if "Process.join" in kinds:
         return "another thread of the joined process may end it."
-    return "a plain Lock may be released by any process."
+    return "a plain Lock may be released by any process and thread."
 
 
 def _circle(parties: list[Party]) -> str:
