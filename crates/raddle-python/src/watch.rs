@@ -52,12 +52,17 @@ impl<'a> Sought<'a> {
 pub(crate) struct Watch<'a> {
     host: &'a PyHost,
     sought: Sought<'a>,
-    timed: bool,
-    /// When it began to sleep, on the clock; 0: it has not.
-    since: u64,
+    /// The next look, on the clock; 0: it has not slept yet.
     next: u64,
+    /// What a wait has that lasts: most do not.
+    lasting: Option<Box<Lasting>>,
+}
+
+/// A wait that is told.
+struct Lasting {
+    since: u64,
     pause: u64,
-    posted: Option<Posted>,
+    posted: Posted,
     /// Those of this process that wait for the calling thread in the end: the numbers of their waits, and their rows.
     behind: (Vec<u64>, Vec<Posted>),
     /// The numbers of all waits of this process, and for how long they have been found.
@@ -70,14 +75,60 @@ pub(crate) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(host: &'a PyHost, sought: Sought<'a>, deadline: Deadline) -> Self {
+        Self { host, sought, next: if deadline.is_timed() { u64::MAX } else { 0 }, lasting: None }
+    }
+
+    /// Detached: says again that the wait lasts, and looks whether it will end.
+    fn look_up(&mut self, since: u64, time: u64) -> Result<(), Stop> {
+        // What was posted before a fork is the parent's.
+        self.lasting.take_if(|lasting| !lasting.posted.is_own());
+        // A task that is to be over at some time does not wait for ever.
+        if self.lasting.is_none() && !self.host.limit().is_timed() {
+            let posted = self.host.attached(|| self.post(since));
+            self.lasting = posted.map(|posted| Box::new(Lasting::new(since, posted)));
+        }
+        match &mut self.lasting {
+            Some(lasting) => lasting.look_up(self.host, &self.sought, &mut self.next, time),
+            None => {
+                self.next = u64::MAX;
+                Ok(())
+            }
+        }
+    }
+
+    /// Attached. `None` if nobody could see it.
+    fn post(&self, since: u64) -> Option<Posted> {
+        // SAFETY: attached, as the caller says.
+        let py = unsafe { Python::assume_attached() };
+        let (who, others) = told_of(py, thread_token())?;
+        let mut arenas: Vec<Arc<Arena>> = self.sought.arena.into_iter().cloned().collect();
+        for other in others {
+            if !arenas.iter().any(|arena| Arc::ptr_eq(arena, &other)) {
+                arenas.push(other);
+            }
+        }
+        let place = site::here().map(raddle::trace::Site::place);
+        let site = place.map_or_else(String::new, |place| format!("{}:{}", place.file, place.line));
+        let what = (self.sought.name)().unwrap_or_default();
+        let wait = Wait {
+            since,
+            thread: thread_token() as u64,
+            is_main: gil::is_main_thread(),
+            call: kind_name(self.sought.kind),
+            what: &what,
+            who: &who,
+            site: &site,
+        };
+        (!arenas.is_empty()).then(|| Posted::new(arenas, &wait, self.sought.awaited))
+    }
+}
+
+impl Lasting {
+    fn new(since: u64, posted: Posted) -> Self {
         Self {
-            host,
-            sought,
-            timed: deadline.is_timed(),
-            since: 0,
-            next: 0,
+            since,
             pause: FIRST_LOOK,
-            posted: None,
+            posted,
             behind: Default::default(),
             standing: Default::default(),
             found: Default::default(),
@@ -86,34 +137,24 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Detached: says again that the wait lasts, and looks whether it will end.
-    fn look_up(&mut self, time: u64) -> Result<(), Stop> {
-        // What was posted before a fork is the parent's.
-        self.posted.take_if(|posted| !posted.is_own());
-        if self.posted.is_none() {
-            self.behind = Default::default();
-            self.posted = self.host.attached(|| self.post());
-        }
-        let Some(posted) = &self.posted else {
-            self.next = u64::MAX;
-            return Ok(());
-        };
-        let last = if self.sought.awaited.is_of_somebody() {
+    fn look_up(&mut self, host: &PyHost, sought: &Sought<'_>, next: &mut u64, time: u64) -> Result<(), Stop> {
+        let last = if sought.awaited.is_of_somebody() {
             LAST_PAUSE
         } else {
             ((time - self.since) / 8).clamp(LAST_PAUSE, LONGEST_PAUSE)
         };
         self.pause = (self.pause * 2).min(last);
-        self.next = now() + self.pause;
+        *next = now() + self.pause;
         // `time` is from before this: until then at least nothing had come.
-        if !(self.sought.lacks)() {
+        if !(sought.lacks)() {
             return Ok(());
         }
+        let posted = &self.posted;
         Thread::current().mark_told();
-        stand(self.host, &mut self.standing, time);
+        stand(host, &mut self.standing, time);
         posted.confirm(time, self.standing.1);
-        let circle = if self.sought.awaited.is_of_somebody() {
-            post_those_behind(self.host, posted, &mut self.behind, time);
+        let circle = if sought.awaited.is_of_somebody() {
+            post_those_behind(host, posted, &mut self.behind, time);
             // A thread that waits for a Lock it has may wait for whom it has told to release it.
             posted.circle().filter(|circle| circle.parties.len() > 1)
         } else {
@@ -128,12 +169,12 @@ impl<'a> Watch<'a> {
                 if key == self.told {
                     return Ok(());
                 }
-                self.next = now() + AGAIN;
+                *next = now() + AGAIN;
                 if key != self.found.0 {
                     self.found = (key, now());
                     return Ok(());
                 }
-                let raises = proven && self.host.raises() && is_last(&parties);
+                let raises = proven && host.raises() && is_last(&parties);
                 let lasts = match (proven, raises) {
                     (false, _) => LIKELY_AFTER,
                     (true, true) => OTHERS_FIRST,
@@ -141,7 +182,7 @@ impl<'a> Watch<'a> {
                 };
                 if circle.confirmed >= self.found.1 && time - self.since > lasts {
                     self.told = key;
-                    return tell(self.host, |py, host| {
+                    return tell(host, |py, host| {
                         observe::tell_of_processes(py, host, proven, || rows(py, &parties), raises)
                     });
                 }
@@ -152,7 +193,7 @@ impl<'a> Watch<'a> {
                     return Ok(());
                 }
                 if let Some(knot) = self.seeker.look(posted, self.since) {
-                    return tell(self.host, |py, host| {
+                    return tell(host, |py, host| {
                         observe::tell_of_knot(py, host, &knot.key, || rows(py, &knot.parties))
                     });
                 }
@@ -160,49 +201,18 @@ impl<'a> Watch<'a> {
         }
         Ok(())
     }
-
-    /// Attached. `None` if nobody could see it.
-    fn post(&self) -> Option<Posted> {
-        // SAFETY: attached, as the caller says.
-        let py = unsafe { Python::assume_attached() };
-        let (who, others) = told_of(py, thread_token())?;
-        let mut arenas: Vec<Arc<Arena>> = self.sought.arena.into_iter().cloned().collect();
-        for other in others {
-            if !arenas.iter().any(|arena| Arc::ptr_eq(arena, &other)) {
-                arenas.push(other);
-            }
-        }
-        let place = site::here().map(raddle::trace::Site::place);
-        let site = place.map_or_else(String::new, |place| format!("{}:{}", place.file, place.line));
-        let what = (self.sought.name)().unwrap_or_default();
-        let wait = Wait {
-            since: self.since,
-            thread: thread_token() as u64,
-            is_main: gil::is_main_thread(),
-            call: kind_name(self.sought.kind),
-            what: &what,
-            who: &who,
-            site: &site,
-        };
-        (!arenas.is_empty()).then(|| Posted::new(arenas, &wait, self.sought.awaited))
-    }
 }
 
 impl Watcher for Watch<'_> {
     /// Called detached.
-    fn look(&mut self) -> Result<Deadline, Stop> {
-        if self.timed {
-            return Ok(Deadline::NEVER);
-        }
-        let time = now();
-        if self.since == 0 {
-            // A task that is to be over at some time does not wait for ever.
-            self.timed = self.host.limit().is_timed();
-            self.since = time;
-            self.next = time + FIRST_LOOK;
-        }
-        if time >= self.next {
-            self.look_up(time)?;
+    fn look(&mut self, since: u64) -> Result<Deadline, Stop> {
+        if self.next == 0 {
+            self.next = since + FIRST_LOOK;
+        } else if self.next != u64::MAX {
+            let time = now();
+            if time >= self.next {
+                self.look_up(since, time)?;
+            }
         }
         Ok(Deadline::at(self.next))
     }
@@ -210,7 +220,7 @@ impl Watcher for Watch<'_> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if self.posted.is_some() {
+        if self.lasting.is_some() {
             Thread::current().unmark_told();
         }
     }

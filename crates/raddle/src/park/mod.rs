@@ -196,11 +196,11 @@ pub fn yield_until(mut ready: impl FnMut() -> bool, rounds: u32) {
 
 /// Who looks up from a wait that another process may end.
 pub trait Watcher {
-    /// Called before each sleep, with the wait published: when to call again at the latest.
+    /// Called before each sleep of a wait that is published since then, on the clock: when to call again at the latest.
     ///
     /// # Errors
     /// [`Stop`] to end the wait.
-    fn look(&mut self) -> Result<Deadline, Stop>;
+    fn look(&mut self, since: u64) -> Result<Deadline, Stop>;
 }
 
 /// Where a thread sleeps that another process may wake.
@@ -337,8 +337,9 @@ impl<'a> Parking<'a> {
         /// Stands for a word that is not this process's; nobody sleeps on it.
         static ELSEWHERE: Futex = Futex::new(0);
         self.publish(&ELSEWHERE, true);
+        let since = self.sleep.as_ref().map_or(0, |sleeping| sleeping.since);
         let look = match &mut self.watcher {
-            Some(watcher) => look.min(watcher.look()?),
+            Some(watcher) => look.min(watcher.look(since)?),
             None => look,
         };
         let sleeping = self.sleep.as_mut().expect("published above");
