@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from sched import Event as _Scheduled
 from types import ModuleType, TracebackType
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypedDict, TypeVar, final
 
 _T = TypeVar("_T")
 
@@ -308,13 +308,18 @@ def after_fork_in_child() -> None: ...
 # What is seen, and told
 
 def setup(own: list[str]) -> bool: ...
-def set_reporters(
-    deadlock: Callable[[bool, list[_Party], bool], BaseException | None],
-    stall: Callable[[list[int]], bool],
-    order: Callable[[Any, _Site | None, Any, _Site | None, _Site | None, _Site | None], None],
-    timed_out: Callable[[str, Any, int, _Site | None, float], None],
-    processes: Callable[[bool, list[Any], bool], BaseException | None],
-) -> None: ...
+
+class _Reporters(TypedDict):
+    deadlock: Callable[[bool, list[_Party], bool], BaseException | None]
+    stall: Callable[[list[int]], bool]
+    order: Callable[[Any, _Site | None, Any, _Site | None, _Site | None, _Site | None], None]
+    timed_out: Callable[[str, Any, int, _Site | None, float], None]
+    processes: Callable[[bool, list[Any], bool], BaseException | None]
+    knot: Callable[[list[Any]], None]
+    all_of_python: Callable[[list[int]], bool]
+    where_is: Callable[[int], str | None]
+
+def set_reporters(reporters: _Reporters) -> None: ...
 def record(sites: bool, order: bool, timeouts: bool) -> None: ...
 def here() -> _Site | None: ...
 def deadlocks() -> list[tuple[bool, list[_Party]]]: ...
@@ -451,6 +456,7 @@ class Channel:
         decode: Callable[[int, bytearray], Any],
         is_workers: bool = False,
     ) -> None: ...
+    def name_here(self) -> None: ...
     @property
     def closed(self) -> bool: ...
     @property
@@ -524,9 +530,8 @@ class Waiters:
 class Waiter:
     def wait(self, timeout: float | None, about: object) -> bool: ...
 
-def set_lock_hooks(
-    recovered: Callable[[SemLock, int, str | None], None], describe: Callable[[], tuple[str, list[Arena]]]
-) -> None: ...
+def set_on_recovered(recovered: Callable[[SemLock, int, str | None], None]) -> None: ...
+def set_describe(describe: Callable[[int], tuple[str, list[Arena]]]) -> None: ...
 
 class Message: ...
 

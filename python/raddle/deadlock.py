@@ -24,7 +24,7 @@ from raddle import _raddle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple, TextIO
+    from typing import Any, NamedTuple, NoReturn, TextIO
 else:
     from raddle._named_tuple import NamedTuple
 
@@ -298,31 +298,57 @@ def _on_process_deadlock(proven: bool, rows: list[Any], can_raise: bool) -> Dead
     return DeadlockError(report) if proven and can_raise and _settings.on_deadlock == "raise" else None
 
 
+def _on_knot(rows: list[Any]) -> None:
+    """Every thread of the processes in which these wait is blocked, and nobody else could end one of their waits."""
+    kinds = {kind for _, _, _, _, kind, *_ in rows}
+    # As within a process: where somebody waits for a message or a notification, one that is missing may be the reason.
+    is_circle = bool(kinds & {"Queue.put", "Connection.send"}) or not kinds & _MESSAGES
+    if (_settings.on_deadlock if is_circle else _settings.on_stall) == "ignore":
+        return
+    report = _knot_report(is_circle, rows)
+    _tell(report)
+    if not is_circle and _settings.on_stall == "exit":
+        _exit_stalled()
+
+
+_MESSAGES = {"Queue.get", "Queue.join", "Connection.recv", "Condition.wait", "Semaphore.acquire"}
+
+
+def _exit_stalled() -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+    os._exit(STALL_EXIT_CODE)
+
+
+def _is_all_of_python(blocked: Sequence[int]) -> bool | None:
+    """Whether nobody but these threads, which wait, runs Python or will by itself; None if others may, for now."""
+    if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:  # type: ignore[attr-defined]
+        return False
+    known = set(blocked)
+    if _std.main_thread().ident in known and _handles_signals():
+        return False
+    # A thread that does not wait through raddle runs, or waits for a lock of somebody else's.
+    return None if any(ident not in known for ident in sys._current_frames()) else True
+
+
 def _on_stall(blocked: Sequence[int]) -> bool | None:
     """All threads raddle knows are blocked for ever: was it a stall? False if it may end, None if other threads may."""
     if _settings.on_stall == "ignore":
         return False
-    if _raddle.timer_count() or _raddle.timer_is_serving() or _std._limbo:  # type: ignore[attr-defined]
-        return False
+    alone = _is_all_of_python(blocked)
+    if not alone:
+        return alone
     frames = sys._current_frames()
-    known = set(blocked)
     main = _std.main_thread().ident
-    if main in known and _handles_signals():
-        return False
-    # A thread that does not wait through raddle runs, or waits for a lock of somebody else's.
-    if any(ident not in known for ident in frames):
-        return None
     report = _stall_report(sorted(frames, key=lambda ident: ident != main), frames)
     if report is None:
         return False
     _tell(report)
     if _settings.on_stall == "exit":
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                pass
-        os._exit(STALL_EXIT_CODE)
+        _exit_stalled()
     return True
 
 
@@ -383,6 +409,11 @@ def _named(item: Any, kind: str) -> str:
     return item if isinstance(item, str) else _describe(item, kind)
 
 
+def _where_is(ident: int) -> str | None:
+    """Where a thread is, as "file:line"."""
+    return _stack(ident)[0]
+
+
 def _describe(item: Any, kind: str) -> str:
     """What an object is called in a report."""
     if isinstance(item, str):
@@ -415,6 +446,8 @@ _WAITS = {
     "Queue.join": "the last task_done() of",
     "Barrier.wait": "the other parties of",
     "Semaphore.acquire": "a permit of",
+    "Connection.recv": "a message of",
+    "Connection.send": "room in",
 }
 
 
@@ -473,21 +506,72 @@ def _left_report(proven: bool, parties: list[Party], taken: str | None) -> Repor
 
 def _process_report(proven: bool, rows: list[Any]) -> Report:
     """The report of a deadlock among processes; the calling thread's row comes first."""
-    names = {pid: who.partition("|")[0] for pid, _, who, *_ in rows}
-    parties: list[Party] = []
-    held: list[Hold] = []
-    for pid, ident, who, since, kind, target, what, site, taken in rows:
-        # What one waits for is what the next one holds: so the first's is the last's.
-        if target is None:
-            item = f"{kind.partition('.')[0]} '{what or '?'}'"
-        else:
-            item = f"the end of process '{names.get(target, '?')}' (pid {target})"
-        stack = "" if parties else _stack(ident)[1]
-        parties.append(Party(who, ident, held, item, kind, since, site, stack, pid))
-        held = [Hold(item, taken)] if target is None else []
-    parties[0] = parties[0]._replace(holds=held)
+    parties = _parties_of_processes(rows)
+    # What one waits for is what the next one holds: so the first's is the last's.
+    for at, row in enumerate(rows):
+        kind, taken = row[4], row[8]
+        if not kind.endswith(".join"):
+            after = (at + 1) % len(parties)
+            parties[after] = parties[after]._replace(holds=[Hold(parties[at].waits_for, taken)])
     advice = _advice_for_processes(parties)
     lines = [f"raddle: {'deadlock' if proven else 'likely deadlock'} of processes: {_circle(parties)}"]
+    lines.extend(_lines_of_processes(parties))
+    if not proven:
+        lines.append("  Likely, not proven: " + _doubt_about_processes(parties))
+    lines.append(f"  Advice: {advice}")
+    return Report("deadlock", proven, parties, advice, "\n".join(lines))
+
+
+#: How many waits of a knot are told.
+_KNOT_LINES = 16
+
+
+def _knot_report(is_circle: bool, rows: list[Any]) -> Report:
+    """The report of processes that all wait; the calling process's rows come first."""
+    parties = _parties_of_processes(rows)
+    count = len({party.pid for party in parties})
+    processes = f"{count} processes" if count > 1 else "a process"
+    if is_circle:
+        first = f"likely deadlock of processes: {processes} wait{'' if count > 1 else 's'} for each other"
+        if count == 1:
+            first = "likely deadlock of processes: a process waits for itself"
+        advice = _advice_for_knots(parties)
+    else:
+        first = (
+            f"stall of processes: every thread of {processes} is blocked, and nobody else is left to put, send,"
+            " release or notify"
+        )
+        advice = (
+            "give these waits a timeout, or make sure that somebody puts, sends, releases or notifies before"
+            " it waits itself or ends."
+        )
+    lines = [f"raddle: {first}", *_lines_of_processes(parties[:_KNOT_LINES])]
+    if len(parties) > _KNOT_LINES:
+        lines.append(f"  and {len(parties) - _KNOT_LINES} more")
+    if is_circle:
+        lines.append("  Likely, not proven: " + _doubt_about_processes(parties))
+    lines.append(f"  Advice: {advice}")
+    return Report("deadlock" if is_circle else "stall", False, parties, advice, "\n".join(lines))
+
+
+def _parties_of_processes(rows: list[Any]) -> list[Party]:
+    names = {pid: who.partition("|")[0] for pid, _, who, *_ in rows}
+    parties = []
+    for pid, ident, who, since, kind, target, what, site, _ in rows:
+        name = f"{kind.partition('.')[0]} '{what}'" if what else kind.partition(".")[0]
+        if kind == "Thread.join":
+            item = f"the end of thread '{what or '?'}'"
+        elif target is not None:
+            item = f"the end of process '{names.get(target, '?')}' (pid {target})"
+        else:
+            item = " ".join(filter(None, (_WAITS.get(kind, ""), name)))
+        stack = _stack(ident)[1] if pid == os.getpid() else ""
+        parties.append(Party(who, ident, [], item, kind, since, site, stack, pid))
+    return parties
+
+
+def _lines_of_processes(parties: list[Party]) -> list[str]:
+    lines = []
     for party in parties:
         process, _, thread = party.thread_name.partition("|")
         lines.append(
@@ -500,23 +584,33 @@ def _process_report(proven: bool, rows: list[Any]) -> Report:
         if party.stack:
             lines.append("    its innermost calls:")
             lines.extend("    " + line for line in party.stack.rstrip().splitlines())
-    if not proven:
-        lines.append("  Likely, not proven: " + _doubt_about_processes(parties))
-    lines.append(f"  Advice: {advice}")
-    return Report("deadlock", proven, parties, advice, "\n".join(lines))
+    return lines
+
+
+def _advice_for_knots(parties: list[Party]) -> str:
+    if not any(party.kind in ("Queue.put", "Connection.send") for party in parties):
+        return _advice_for_processes(parties)
+    if any(party.kind == "Process.join" for party in parties):
+        return "get what the joined process puts before joining it, or give the queue room."
+    return "get before you put, give the queue room, or put with a timeout."
 
 
 def _advice_for_processes(parties: list[Party]) -> str:
-    if any(party.kind == "Process.join" for party in parties):
-        return "release what the joined process needs before joining it."
+    kinds = {party.kind for party in parties}
+    if kinds & {"Process.join", "Thread.join"}:
+        what = "process" if "Process.join" in kinds else "thread"
+        return f"release what the joined {what} needs before joining it."
     order = " before ".join(sorted({str(party.waits_for) for party in parties}))
     return f"take the locks in one order everywhere, for instance {order}."
 
 
 def _doubt_about_processes(parties: list[Party]) -> str:
-    if any(party.kind == "Process.join" for party in parties):
+    kinds = {party.kind for party in parties}
+    if kinds & {"Queue.put", "Connection.send"}:
+        return "a process that is handed the queue may use it."
+    if "Process.join" in kinds:
         return "another thread of the joined process may end it."
-    return "a plain Lock may be released by any process."
+    return "a plain Lock may be released by any process and thread."
 
 
 def _circle(parties: list[Party]) -> str:
@@ -633,7 +727,7 @@ def _stall_report(idents: list[int], frames: dict[int, Any]) -> Report | None:
 
 
 def _handles_signals() -> bool:
-    """Whether the program has a signal handler of its own, which may end the main thread's wait."""
+    """Whether the program has a signal handler of its own, or an alarm set, which may end the main thread's wait."""
     for number in _signal.valid_signals():
         try:
             handler = _signal.getsignal(number)
@@ -641,7 +735,8 @@ def _handles_signals() -> bool:
             continue
         if callable(handler) and handler is not _signal.default_int_handler:
             return True
-    return False
+    # An alarm that is not handled ends the process.
+    return bool(_signal.getitimer(_signal.ITIMER_REAL)[0] > 0)
 
 
 def _tell(report: Report) -> None:
@@ -660,4 +755,15 @@ def _tell(report: Report) -> None:
         pass
 
 
-_raddle.set_reporters(_on_deadlock, _on_stall, _on_order, _on_timed_out, _on_process_deadlock)
+_raddle.set_reporters(
+    {
+        "deadlock": _on_deadlock,
+        "stall": _on_stall,
+        "order": _on_order,
+        "timed_out": _on_timed_out,
+        "processes": _on_process_deadlock,
+        "knot": _on_knot,
+        "all_of_python": _is_all_of_python,
+        "where_is": _where_is,
+    }
+)

@@ -125,7 +125,7 @@ if __name__ == "__main__":
     for what, _, text in found:
         assert what == "told"
         assert text.startswith("raddle: likely deadlock of processes: 2 threads"), text
-        assert "Likely, not proven: a plain Lock may be released by any process." in text
+        assert "Likely, not proven: a plain Lock may be released by any process and thread." in text
     assert results.empty()
     one.release()  # as a Lock allows
     assert results.get(timeout=10)[0] == "went on"

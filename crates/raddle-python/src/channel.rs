@@ -9,7 +9,8 @@ use crate::gil::{self, PyHost};
 use crate::message::PyMessage;
 use crate::plain;
 use crate::queue::{empty, full, shut_down};
-use crate::watch::Watch;
+use crate::site;
+use crate::watch::{Sought, Watch};
 use pyo3::exceptions::{PyBrokenPipeError, PyEOFError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString};
@@ -60,6 +61,8 @@ pub(crate) struct PyChannel {
     loads: Py<PyAny>,
     decode: Py<PyAny>,
     is_pipe: bool,
+    /// Whether waits are told to other processes: not those of a pool's workers, which the pool knows.
+    told: bool,
     /// Whether something has been sent from this object.
     used: AtomicBool,
 }
@@ -116,12 +119,66 @@ fn closed() -> PyErr {
     PyOSError::new_err("handle is closed")
 }
 
+/// What can be waited for in a channel.
+#[derive(Clone, Copy)]
+enum For {
+    Message,
+    /// Room for a message of this length.
+    Room(usize),
+    /// That a message which is longer than the bound has been taken.
+    Taken,
+    /// That all messages are reported done.
+    Done,
+    /// For the readers' lock only.
+    Readers,
+    /// For a moment, that the readers catch up.
+    CaughtUp,
+    /// For both locks, to shut it; at once?
+    Shut(bool),
+}
+
+impl For {
+    fn wait(self, channel: &Channel, parking: &mut Parking<'_>) -> Result<(), Stop> {
+        match self {
+            For::Message => channel.wait_message(parking),
+            For::Room(length) => channel.wait_room(length, parking),
+            For::Taken => channel.wait_within_bound(parking),
+            For::Done => channel.wait_done(parking),
+            For::Readers => channel.wait_readers(parking),
+            For::CaughtUp => channel.wait_caught_up(parking),
+            For::Shut(immediate) => channel.shut(immediate, parking),
+        }
+    }
+
+    /// Whether it has not come.
+    fn lacks(self, channel: &Channel) -> bool {
+        match self {
+            For::Message => !channel.is_ready() && !channel.has_no_reader(),
+            For::Room(length) => channel.is_full(length) && !channel.has_no_reader(),
+            For::Taken => channel.is_beyond_bound() && !channel.has_no_reader(),
+            For::Done => channel.is_unfinished(),
+            For::Readers | For::CaughtUp | For::Shut(_) => true,
+        }
+    }
+
+    /// What others are told, if it is for others to bring about.
+    fn awaited(self, channel: &Channel) -> Option<Awaited> {
+        match self {
+            For::Message => Some(Awaited::Message(channel.number())),
+            For::Room(_) | For::Taken => Some(Awaited::Room(channel.number())),
+            For::Done => Some(Awaited::Done(channel.number())),
+            For::Readers | For::CaughtUp | For::Shut(_) => None,
+        }
+    }
+}
+
 /// A wait of a channel: who asks, and for what.
 struct Asked<'a> {
     kind: Kind,
     name: usize,
     host: &'a PyHost,
     patience: Patience,
+    told: bool,
 }
 
 impl Asked<'_> {
@@ -135,17 +192,18 @@ impl Asked<'_> {
     }
 
     /// Waits detached. False if the time is up.
-    fn wait(
-        &self,
-        py: Python<'_>,
-        channel: &Channel,
-        deadline: Deadline,
-        wait: impl FnOnce(&Channel, &mut Parking<'_>) -> Result<(), Stop>,
-    ) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, channel: &Channel, deadline: Deadline, what: For) -> PyResult<bool> {
         args::check(deadline)?;
         let ended = self.host.detached(|| {
+            let (name, lacks) = (|| channel.name(), || what.lacks(channel));
+            let awaited = what.awaited(channel).filter(|_| self.told);
+            let sought = |awaited| Sought { kind: self.kind, awaited, arena: None, name: &name, lacks: &lacks };
+            let mut watch = awaited.map(|awaited| Watch::new(self.host, sought(awaited), deadline));
             let mut parking = Parking::new(self.kind, channel, self.name, deadline, self.host);
-            wait(channel, &mut parking)
+            if let Some(watch) = &mut watch {
+                parking.watch(watch);
+            }
+            what.wait(channel, &mut parking)
         });
         match ended {
             Ok(()) => Ok(true),
@@ -161,7 +219,7 @@ impl PyChannel {
     }
 
     fn asked<'a>(&self, kind: (Kind, Kind), name: usize, host: &'a PyHost, patience: Patience) -> Asked<'a> {
-        Asked { kind: if self.is_pipe { kind.1 } else { kind.0 }, name, host, patience }
+        Asked { kind: if self.is_pipe { kind.1 } else { kind.0 }, name, host, patience, told: self.told }
     }
 
     fn send_parts(&self, py: Python<'_>, name: usize, tag: u8, parts: &[&[u8]], patience: Patience) -> PyResult<()> {
@@ -184,7 +242,7 @@ impl PyChannel {
         if length >= PATIENT && patience != Patience::None && channel.is_far_ahead() {
             // A nanosecond for each byte: about what it takes to copy the message.
             let limit = Deadline::after(Duration::from_nanos(length as u64));
-            asked.wait(py, channel, limit, Channel::wait_caught_up)?;
+            asked.wait(py, channel, limit, For::CaughtUp)?;
         }
         let mut over = false;
         loop {
@@ -198,7 +256,7 @@ impl PyChannel {
             };
             match asked.deadline(busy) {
                 Some(deadline) if !over => {
-                    over = !asked.wait(py, channel, deadline, |channel, parking| channel.wait_room(length, parking))?;
+                    over = !asked.wait(py, channel, deadline, For::Room(length))?;
                     over |= patience == Patience::None || deadline.is_past();
                 }
                 _ => return Err(full(py)),
@@ -206,7 +264,7 @@ impl PyChannel {
         }
         // As over a pipe of the operating system, a message that does not go into it waits for its reader.
         if self.is_pipe && channel.limits().bytes > 0 && length as u64 > channel.limits().bytes {
-            asked.wait(py, channel, Deadline::NEVER, Channel::wait_within_bound)?;
+            asked.wait(py, channel, Deadline::NEVER, For::Taken)?;
             if channel.has_no_reader() && channel.is_ready() {
                 return Err(PyBrokenPipeError::new_err((libc::EPIPE, "Broken pipe")));
             }
@@ -247,7 +305,7 @@ impl PyChannel {
             };
             match asked.deadline(busy) {
                 Some(deadline) if !over => {
-                    over = !asked.wait(py, channel, deadline, Channel::wait_message)?;
+                    over = !asked.wait(py, channel, deadline, For::Message)?;
                     over |= patience == Patience::None || deadline.is_past();
                     waited = true;
                 }
@@ -462,7 +520,18 @@ impl PyChannel {
         let incoming = Channel::open(Arc::clone(&file), incoming, bell.clone()).map_err(failed)?;
         let outgoing = Channel::open(file, outgoing, bell).map_err(failed)?;
         let ends = Ends { incoming, outgoing: if is_workers { outgoing.unheard().apart() } else { outgoing } };
-        Ok(Self { ends: Spin::new(Some(Arc::new(ends))), loads, decode, is_pipe, used: AtomicBool::new(false) })
+        let ends = Spin::new(Some(Arc::new(ends)));
+        Ok(Self { ends, loads, decode, is_pipe, told: !is_workers, used: AtomicBool::new(false) })
+    }
+
+    /// Calls it after the line of the program that calls, in all processes.
+    fn name_here(&self) -> PyResult<()> {
+        if let Some(site) = site::here() {
+            let (ends, name) = (self.ends()?, site::short(site));
+            ends.incoming.set_name(&name);
+            ends.outgoing.set_name(&name);
+        }
+        Ok(())
     }
 
     /// Sends a message of these bytes; `data` is an object with bytes, or a list of such.
@@ -584,7 +653,7 @@ impl PyChannel {
             let host = PyHost::new();
             let asked = me.asked((Kind::QueueGet, Kind::Receive), this.as_ptr() as usize, &host, patience);
             while !there() {
-                if !asked.wait(py, channel, deadline, Channel::wait_message)? {
+                if !asked.wait(py, channel, deadline, For::Message)? {
                     return Ok(there());
                 }
             }
@@ -603,7 +672,7 @@ impl PyChannel {
                 Ok(known) => return Ok(known),
                 // Only for the lock: no message has to come.
                 Err(RecvError::Busy) => {
-                    asked.wait(py, &ends.incoming, Deadline::NEVER, Channel::wait_readers)?;
+                    asked.wait(py, &ends.incoming, Deadline::NEVER, For::Readers)?;
                 }
                 Err(RecvError::Failed(error)) => return Err(failed(error)),
                 Err(_) => return Err(failed(std::io::ErrorKind::InvalidData.into())),
@@ -617,7 +686,7 @@ impl PyChannel {
         let ends = me.ends()?;
         let host = PyHost::new();
         let asked = me.asked((Kind::QueueJoin, Kind::Receive), this.as_ptr() as usize, &host, Patience::None);
-        asked.wait(py, &ends.incoming, Deadline::NEVER, Channel::wait_done)?;
+        asked.wait(py, &ends.incoming, Deadline::NEVER, For::Done)?;
         me.statistics().map(|_| ())
     }
 
@@ -627,7 +696,7 @@ impl PyChannel {
         let ends = me.ends()?;
         let host = PyHost::new();
         let asked = me.asked((Kind::QueuePut, Kind::Send), this.as_ptr() as usize, &host, Patience::None);
-        asked.wait(py, &ends.outgoing, Deadline::NEVER, |channel, parking| channel.shut(immediate, parking)).map(|_| ())
+        asked.wait(py, &ends.outgoing, Deadline::NEVER, For::Shut(immediate)).map(|_| ())
     }
 
     /// `(messages, bytes, unfinished, shut)` of what comes in.
@@ -725,11 +794,14 @@ pub(crate) fn wait_readable(
     let pid = process.map(|process| gil::attribute(process, "pid")?.extract::<Option<u32>>()).transpose()?.flatten();
     let host = PyHost::new();
     let ended = host.detached(|| {
+        let sought = |pid| Sought::seen_by_all(kind, Awaited::Exit(pid), None);
+        let mut watch = pid.map(|pid| Watch::new(&host, sought(pid), deadline));
         let mut parking = Parking::new(kind, &Descriptors, name, deadline, &host);
-        let mut watch = pid.map(|pid| Watch::new(&host, Awaited::Exit(pid), None, deadline));
+        if let Some(watch) = &mut watch {
+            parking.watch(watch);
+        }
         loop {
-            let look = watch.as_mut().map_or(Ok(Deadline::NEVER), Watch::look)?;
-            parking.park_outside(Outside::Descriptors(&mut asked), look)?;
+            parking.park_outside(Outside::Descriptors(&mut asked), Deadline::NEVER)?;
             if asked.iter().any(|one| one.revents != 0) {
                 return Ok(());
             }

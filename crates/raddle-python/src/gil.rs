@@ -25,7 +25,12 @@ pub(crate) fn set_main_thread(token: usize) {
 
 /// Whether the calling thread handles signals.
 pub(crate) fn is_main_thread() -> bool {
-    MAIN.load(Ordering::Relaxed) == thread_token()
+    is_main(thread_token())
+}
+
+/// Whether the thread with this token does.
+pub(crate) fn is_main(token: usize) -> bool {
+    MAIN.load(Ordering::Relaxed) == token
 }
 
 /// The memory in which threads sleep that wait for the GIL: the interpreter's static state, where it is for the main

@@ -88,7 +88,7 @@ mod _raddle {
     #[pymodule_export]
     use super::plain::{plain_dumps, plain_loads};
     #[pymodule_export]
-    use super::semlock::set_lock_hooks;
+    use super::semlock::{set_describe, set_on_recovered};
     #[pymodule_export]
     use super::tasks::{pickle_task, set_pickling};
     #[pymodule_export]
@@ -162,14 +162,8 @@ mod _raddle {
 
     /// Sets the functions that reports go to.
     #[pyfunction]
-    fn set_reporters(
-        deadlock: Py<PyAny>,
-        stall: Py<PyAny>,
-        order: Py<PyAny>,
-        timed_out: Py<PyAny>,
-        processes: Py<PyAny>,
-    ) {
-        observe::set_reporters(deadlock, stall, order, timed_out, processes);
+    fn set_reporters(reporters: observe::Reporters) {
+        observe::set_reporters(reporters);
     }
 
     /// Turns recording on or off: acquire sites, lock order, time-outs.

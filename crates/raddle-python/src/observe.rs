@@ -8,7 +8,7 @@ use crate::gil::{self, PyHost};
 use crate::lock::none;
 use crate::native::{Which, core, for_each};
 use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
-use pyo3::{Bound, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
+use pyo3::{Bound, FromPyObject, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
 use raddle::sync::{RawLock, RawRLock, Semaphore};
@@ -19,8 +19,10 @@ use std::collections::HashSet;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
-/// Python's side, set once by `raddle.deadlock`.
-struct Reporters {
+/// Python's side, set once by `raddle.deadlock`: a dict.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Reporters {
     /// `deadlock(proven, parties)` gives an exception to raise, or None.
     deadlock: Py<PyAny>,
     /// `stall(idents)` says whether it was one; None if not yet, for a reason that may go without telling.
@@ -31,6 +33,12 @@ struct Reporters {
     timed_out: Py<PyAny>,
     /// `processes(proven, parties, can_raise)` gives an exception to raise, or None.
     processes: Py<PyAny>,
+    /// `knot(parties)`.
+    knot: Py<PyAny>,
+    /// `all_of_python(idents)` says whether nobody but these threads runs Python or is about to.
+    all_of_python: Py<PyAny>,
+    /// `where(ident)` says where a thread is, as "file:line".
+    where_is: Py<PyAny>,
 }
 
 static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
@@ -76,14 +84,7 @@ pub(crate) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// Sets the functions that reports go to.
-pub(crate) fn set_reporters(
-    deadlock: Py<PyAny>,
-    stall: Py<PyAny>,
-    order: Py<PyAny>,
-    timed_out: Py<PyAny>,
-    processes: Py<PyAny>,
-) {
-    let new = Reporters { deadlock, stall, order, timed_out, processes };
+pub(crate) fn set_reporters(new: Reporters) {
     let old = REPORTERS.lock().unwrap_or_else(PoisonError::into_inner).replace(new);
     drop(old);
 }
@@ -230,6 +231,47 @@ pub(crate) fn tell_of_processes<'py>(
     raises: bool,
 ) -> Result<(), Stop> {
     tell(py, host, reporter(py, |reporters| &reporters.processes), proven, parties, raises)
+}
+
+/// Processes that wait for each other, all threads of them: once, whichever thread of this process finds it first.
+pub(crate) fn tell_of_knot<'py>(
+    py: Python<'py>,
+    host: &PyHost,
+    key: &[(u32, u64, u64)],
+    parties: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+) -> Result<(), Stop> {
+    // Other than the numbers of waits, none of which is zero.
+    let numbers = key.iter().flat_map(|(pid, thread, since)| [0, u64::from(*pid), *thread, *since]).collect();
+    let report = reporter(py, |reporters| &reporters.knot).filter(|_| first_time(numbers));
+    let Some(report) = report else { return Ok(()) };
+    parties()
+        .and_then(|parties| gil::call(&report, &[&parties]))
+        .map_or_else(|error| failed(py, host, error), |_| Ok(()))
+}
+
+/// Attached: whether nobody but the threads with these tokens runs Python or is about to.
+pub(crate) fn is_all_of_python(tokens: &[usize]) -> bool {
+    // SAFETY: attached, as the caller says.
+    let py = unsafe { Python::assume_attached() };
+    let Some(ask) = reporter(py, |reporters| &reporters.all_of_python) else { return false };
+    let answer = tokens.into_bound_py_any(py).and_then(|tokens| gil::truth(&gil::call(&ask, &[&tokens])?));
+    answer.unwrap_or_else(|error| {
+        gil::unraisable(py, error, std::ptr::null_mut());
+        false
+    })
+}
+
+/// Where a thread is, as "file:line".
+pub(crate) fn place_of(py: Python<'_>, token: usize) -> PyResult<String> {
+    let Some(ask) = reporter(py, |reporters| &reporters.where_is) else { return Ok(String::new()) };
+    let place = gil::call(&ask, &[&token.into_bound_py_any(py)?])?;
+    Ok(place.extract::<Option<String>>()?.unwrap_or_default())
+}
+
+/// What the object is called that a thread waits for in the wait with this number.
+pub(crate) fn name_of(py: Python<'_>, thread: &Thread, number: u64) -> String {
+    let name = gil::attribute(&host_object(py, thread, number), "name").and_then(|name| name.extract::<String>());
+    name.unwrap_or_default()
 }
 
 fn tell<'py>(

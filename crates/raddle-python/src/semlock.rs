@@ -8,7 +8,7 @@ use crate::lock::{boolean, none};
 use crate::native::{Native, This, Which, get, getter, methods, noargs};
 use crate::site;
 use crate::types::Slot;
-use crate::watch::Watch;
+use crate::watch::{Sought, Watch};
 use pyo3::exceptions::{PyAssertionError, PyLookupError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -61,32 +61,40 @@ impl PyArena {
     }
 }
 
-/// What is left to Python.
-struct Hooks {
-    /// `recovered(semlock, pid, site)` is told of locks whose owner has ended.
-    recovered: Py<PyAny>,
-    /// `describe()` says what the calling thread and its process are called, and gives the arenas.
-    describe: Py<PyAny>,
-}
+/// A function of Python's.
+type Hook = Mutex<Option<Py<PyAny>>>;
 
-static HOOKS: Mutex<Option<Hooks>> = Mutex::new(None);
+/// `recovered(semlock, pid, site)` is told of locks whose owner has ended.
+static ON_RECOVERED: Hook = Mutex::new(None);
 
-/// Sets both.
-#[pyfunction]
-pub(crate) fn set_lock_hooks(recovered: Py<PyAny>, describe: Py<PyAny>) {
-    let old = HOOKS.lock().unwrap_or_else(PoisonError::into_inner).replace(Hooks { recovered, describe });
+/// `describe(ident)` says what a thread and its process are called, and gives the arenas.
+static DESCRIBE: Hook = Mutex::new(None);
+
+fn set(hook: &Hook, function: Py<PyAny>) {
+    let old = hook.lock().unwrap_or_else(PoisonError::into_inner).replace(function);
     drop(old);
 }
 
-fn hook<'py>(py: Python<'py>, pick: impl FnOnce(&Hooks) -> &Py<PyAny>) -> Option<Bound<'py, PyAny>> {
-    let hooks = HOOKS.lock().unwrap_or_else(PoisonError::into_inner);
-    hooks.as_ref().map(|hooks| pick(hooks).bind(py).clone())
+fn get_hook<'py>(py: Python<'py>, hook: &Hook) -> Option<Bound<'py, PyAny>> {
+    hook.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|function| function.bind(py).clone())
 }
 
-/// What the calling thread and its process are called, and the arenas; `None` if this process has no locks.
-pub(crate) fn describe(py: Python<'_>) -> PyResult<Option<(String, Bound<'_, PyList>)>> {
-    let Some(describe) = hook(py, |hooks| &hooks.describe) else { return Ok(None) };
-    gil::call(&describe, &[])?.extract::<(String, Bound<'_, PyList>)>().map(Some)
+/// Sets what is told of locks that were taken from a process which has ended.
+#[pyfunction]
+pub(crate) fn set_on_recovered(recovered: Py<PyAny>) {
+    set(&ON_RECOVERED, recovered);
+}
+
+/// Sets what describes threads for other processes.
+#[pyfunction]
+pub(crate) fn set_describe(describe: Py<PyAny>) {
+    set(&DESCRIBE, describe);
+}
+
+/// What a thread and its process are called, and the arenas; `None` if this process has had none.
+pub(crate) fn describe(py: Python<'_>, thread: usize) -> PyResult<Option<(String, Bound<'_, PyList>)>> {
+    let Some(describe) = get_hook(py, &DESCRIBE) else { return Ok(None) };
+    gil::call(&describe, &[&thread.into_bound_py_any(py)?])?.extract::<(String, Bound<'_, PyList>)>().map(Some)
 }
 
 struct Inner {
@@ -174,12 +182,13 @@ fn long(site: Option<Site>) -> Cow<'static, str> {
 }
 
 impl Inner {
-    /// What others are told that a waiter waits for: nobody can say whom a waiter for a semaphore waits for.
-    fn awaited(&self) -> Option<Awaited> {
-        match self.kind() {
-            trace::Kind::Lock => Some(Awaited::Lock(self.lock.place())),
-            trace::Kind::RLock => Some(Awaited::RLock(self.lock.place())),
-            _ => None,
+    /// What others are told that a waiter waits for.
+    fn awaited(&self) -> Awaited {
+        let place = self.lock.place();
+        match self.lock.kind() {
+            Kind::Owned if self.recursive => Awaited::RLock(place),
+            Kind::Owned => Awaited::Lock(place),
+            Kind::Counted(_) => Awaited::Unit(place),
         }
     }
 
@@ -232,10 +241,11 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, inner: &Inner, deadline: Deadline)
     args::check(deadline)?;
     let host = PyHost::new();
     let result = host.detached(|| {
+        let sought = Sought::seen_by_all(inner.kind(), inner.awaited(), Some(inner.lock.arena()));
+        let mut watch = Watch::new(&host, sought, deadline);
         let mut parking = Parking::new(inner.kind(), &inner.lock, this.address(), deadline, &host);
-        let mut watch =
-            inner.awaited().map(|awaited| Watch::new(&host, awaited, Some(Arc::clone(inner.lock.arena())), deadline));
-        inner.lock.take(&mut parking, &mut || watch.as_mut().map_or(Ok(Deadline::NEVER), Watch::look))
+        parking.watch(&mut watch);
+        inner.lock.take(&mut parking)
     });
     match result {
         Ok(Taken::Free) => {
@@ -256,7 +266,7 @@ fn acquire_slow(py: Python<'_>, this: Me<'_>, inner: &Inner, deadline: Deadline)
 fn recovered(py: Python<'_>, this: Me<'_>, inner: &Inner, dead: Dead) -> PyResult<()> {
     this.taken(inner);
     let told = || -> PyResult<()> {
-        let Some(tell) = hook(py, |hooks| &hooks.recovered) else { return Ok(()) };
+        let Some(tell) = get_hook(py, &ON_RECOVERED) else { return Ok(()) };
         let (pid, site) = (dead.pid.into_bound_py_any(py)?, dead.site.into_bound_py_any(py)?);
         gil::release(gil::call(&tell, &[&this.bound(py), &pid, &site])?);
         Ok(())
@@ -543,7 +553,14 @@ impl PyWaiter {
         let host = PyHost::new();
         let ended = host.detached(|| {
             let name = about.as_ptr() as usize;
-            let mut parking = Parking::new(trace::Kind::Condition, &self.waiter, name, deadline, &host);
+            let (arena, place) = self.waiter.place();
+            let lacks = || self.waiter.is_waiting();
+            let kind = trace::Kind::Condition;
+            let sought =
+                Sought { kind, awaited: Awaited::Notice(place), arena: Some(arena), name: &|| None, lacks: &lacks };
+            let mut watch = Watch::new(&host, sought, deadline);
+            let mut parking = Parking::new(kind, &self.waiter, name, deadline, &host);
+            parking.watch(&mut watch);
             self.waiter.wait(&mut parking)
         });
         match ended {

@@ -10,7 +10,7 @@ use loom::sync::atomic::AtomicBool;
 use model::{Arc, Cell as Guarded, check, parking, spawn};
 use raddle::ipc::seats::Seats;
 use raddle::ipc::semlock::{Cell, Kind, Taken, Taker};
-use raddle::park::{Alone, Deadline};
+use raddle::park::Alone;
 use raddle::trace::{self, Claim, Resource, Waker};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -53,7 +53,7 @@ impl Shared {
         }
         let mut parking = parking(trace::Kind::Lock, self, &Alone);
         let alive = |pid: u32, _: u64| self.alive(pid);
-        self.cell.take(kind, taker(me), &mut parking, &alive, &mut || Ok(Deadline::NEVER)).unwrap()
+        self.cell.take(kind, taker(me), &mut parking, &alive).unwrap()
     }
 
     fn dies(&self, me: u32) {

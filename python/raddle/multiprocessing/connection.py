@@ -19,6 +19,7 @@ from multiprocessing.connection import Client, Listener, answer_challenge, deliv
 from typing import Any
 
 from raddle import _raddle
+from raddle.multiprocessing._arena import for_rows
 from raddle.multiprocessing._pickling import PICKLE, decode, dump_parts, loads
 from raddle.multiprocessing.queues import _End, _InSharedMemory
 
@@ -44,6 +45,8 @@ class Connection(_std.Connection):
         self._channel = _raddle.Channel(file, handle, lane, 1 - lane, loads, decode)
         super().__init__(handle, readable, writable)
         self._lane = lane
+        #: Where processes that have the pipe say what they wait for, where that was handed over with it.
+        self._arena: _raddle.Arena | None = None
 
     def _close(self, *_: Any) -> None:
         self._channel.close()
@@ -130,15 +133,21 @@ class Connection(_std.Connection):
         return self._channel.poll(timeout)
 
 
-def _rebuild(handle: Any, file: Any, lane: int, readable: bool, writable: bool) -> Connection:
-    return Connection(handle.detach(), file.detach(), lane, readable, writable)
+def _rebuild(
+    handle: Any, file: Any, lane: int, readable: bool, writable: bool, arena: _raddle.Arena | None
+) -> Connection:
+    connection = Connection(handle.detach(), file.detach(), lane, readable, writable)
+    connection._arena = arena
+    return connection
 
 
 def _reduce(connection: Connection) -> tuple[Any, ...]:
     connection._check_closed()  # type: ignore[attr-defined]
     channel = connection._channel
     handle, file = _reduction.DupFd(channel.bell()), _reduction.DupFd(channel.file())
-    return _rebuild, (handle, file, connection._lane, connection.readable, connection.writable)
+    # To a process that runs, it goes alone: that one has an arena of its own program, or need not be told of.
+    arena = connection._arena if _context.get_spawning_popen() is not None else None
+    return _rebuild, (handle, file, connection._lane, connection.readable, connection.writable, arena)
 
 
 _reduction.register(Connection, _reduce)
@@ -162,10 +171,12 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
             # From here on both descriptors are the connection's.
             handle, file = ends.pop(0), files.pop(0)
             made.append(Connection(handle, file, lane, duplex or lane == 0, duplex or lane == 1))
+            made[lane]._arena = for_rows()
     except BaseException:
         for descriptor in ends + files:
             os.close(descriptor)
         raise
+    made[0]._channel.name_here()
     return made[0], made[1]
 
 

@@ -14,6 +14,7 @@ from queue import Empty, Full
 from typing import Any, NoReturn
 
 from raddle import _raddle
+from raddle.multiprocessing._arena import for_rows
 from raddle.multiprocessing._pickling import PICKLE, decode, dump_with_buffers, loads
 from raddle.queue import ShutDown
 
@@ -25,18 +26,22 @@ def _open(file: int, bell: int) -> _raddle.Channel:
 
 
 def _new_channel(items: int, size: int) -> _raddle.Channel:
+    """Called after the line of the program that makes it."""
     file = _raddle.channel_memory(1, items, size)
     try:
         bell = _raddle.channel_event()
     except BaseException:
         os.close(file)
         raise
-    return _open(file, bell)
+    channel = _open(file, bell)
+    channel.name_here()
+    return channel
 
 
-def _hand_over(channel: _raddle.Channel) -> tuple[Any, Any]:
-    """The channel's two descriptors, to be pickled for a process that is being started."""
-    return _reduction.DupFd(channel.file()), _reduction.DupFd(channel.bell())
+def _hand_over(queue: _InSharedMemory) -> tuple[Any, Any, Any]:
+    """The channel's two descriptors and its arena, to be pickled for a process that is being started."""
+    channel = queue._channel
+    return _reduction.DupFd(channel.file()), _reduction.DupFd(channel.bell()), queue._arena
 
 
 class _End:
@@ -90,9 +95,11 @@ class _InSharedMemory:
     """What the three kinds have in common."""
 
     _channel: _raddle.Channel
+    #: Where processes that have the queue say what they wait for.
+    _arena: _raddle.Arena | None
 
-    def _attach(self, channel: _raddle.Channel) -> None:
-        self._channel = channel
+    def _attach(self, channel: _raddle.Channel, arena: _raddle.Arena | None) -> None:
+        self._channel, self._arena = channel, arena
         self._reader = _End(channel)
         self._writer = _End(channel)
 
@@ -125,16 +132,16 @@ class Queue(_InSharedMemory, _std.Queue):  # type: ignore[type-arg]
         self._maxsize = maxsize
         self._ignore_epipe = False
         self._closed = False
-        self._attach(_new_channel(max(maxsize, 0), max(max_bytes, 0)))
+        self._attach(_new_channel(max(maxsize, 0), max(max_bytes, 0)), for_rows())
 
     def __getstate__(self) -> Any:
         _context.assert_spawning(self)
-        return self._maxsize, self._ignore_epipe, *_hand_over(self._channel)
+        return self._maxsize, self._ignore_epipe, *_hand_over(self)
 
     def __setstate__(self, state: Any) -> None:
-        self._maxsize, self._ignore_epipe, file, bell = state
+        self._maxsize, self._ignore_epipe, file, bell, arena = state
         self._closed = False
-        self._attach(_open(file.detach(), bell.detach()))
+        self._attach(_open(file.detach(), bell.detach()), arena)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put an item, waiting while the queue is full.
@@ -257,15 +264,15 @@ class SimpleQueue(_InSharedMemory, _std.SimpleQueue):  # type: ignore[type-arg]
     """A queue with ``put``, ``get`` and ``empty`` only. Pickling errors come out of ``put``."""
 
     def __init__(self, *, ctx: Any) -> None:
-        self._attach(_new_channel(0, 0))
+        self._attach(_new_channel(0, 0), for_rows())
 
     def __getstate__(self) -> Any:
         _context.assert_spawning(self)
-        return _hand_over(self._channel)
+        return _hand_over(self)
 
     def __setstate__(self, state: Any) -> None:
-        file, bell = state
-        self._attach(_open(file.detach(), bell.detach()))
+        file, bell, arena = state
+        self._attach(_open(file.detach(), bell.detach()), arena)
 
     def put(self, obj: Any) -> None:
         """Put an item. Never waits for a reader.

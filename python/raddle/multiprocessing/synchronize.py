@@ -7,72 +7,21 @@ notification is never spent on a waiter that was killed.
 
 from __future__ import annotations
 
-import os
 import sys
-import threading as _threading
 import time
 import warnings
 from multiprocessing import context as _context
-from multiprocessing import process as _process
-from multiprocessing import reduction as _reduction
 from multiprocessing import synchronize as _std
 from typing import Any
-from weakref import WeakValueDictionary
 
 import raddle.threading  # noqa: F401 - fork, exit and detection come with it
 from raddle import _raddle
+from raddle.multiprocessing._arena import in_arena
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 RECURSIVE_MUTEX, SEMAPHORE = _std.RECURSIVE_MUTEX, _std.SEMAPHORE  # type: ignore[attr-defined]
 SEM_VALUE_MAX: int = _raddle.SemLock.SEM_VALUE_MAX
-
-# The shared memory
-
-
-#: All arenas that this process has, by device and inode: one that comes twice is mapped once.
-_arenas: WeakValueDictionary[tuple[int, int], _raddle.Arena] = WeakValueDictionary()
-_current: _raddle.Arena | None = None
-
-
-def _key(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino
-
-
-def _known(arena: _raddle.Arena) -> _raddle.Arena:
-    return _arenas.setdefault(_key(arena.file()), arena)
-
-
-def _in_arena(make: Any) -> tuple[_raddle.Arena, Any]:
-    """What ``make(arena)`` makes in the first arena that has room, and that arena."""
-    global _current
-    while True:
-        arena = _current
-        if arena is not None:
-            try:
-                return arena, make(arena)
-            except LookupError:  # full
-                pass
-        _current = _known(_raddle.Arena())
-
-
-def _reduce_arena(arena: _raddle.Arena) -> Any:
-    return _rebuild_arena, (_reduction.DupFd(arena.file()),)
-
-
-def _rebuild_arena(file: Any) -> _raddle.Arena:
-    fd = file.detach()
-    known = _arenas.get(_key(fd))
-    if known is not None:
-        os.close(fd)
-        return known
-    return _known(_raddle.Arena(fd))
-
-
-# Locks pickle their arena within a process that is being started only; it is one object there, and one descriptor.
-_reduction.ForkingPickler.register(_raddle.Arena, _reduce_arena)
-
 
 # Locks and semaphores
 
@@ -86,14 +35,7 @@ def _on_recovered(semlock: _raddle.SemLock, pid: int, site: str | None) -> None:
     warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
-def _describe() -> tuple[str, list[_raddle.Arena]]:
-    """What others are told of the calling thread, and where."""
-    process, thread = _process.current_process().name, _threading.current_thread().name
-    # In the row of a table, which has 64 bytes for it.
-    return f"{process[-40:]}|{thread[-20:]}", list(_arenas.values())
-
-
-_raddle.set_lock_hooks(_on_recovered, _describe)
+_raddle.set_on_recovered(_on_recovered)
 
 
 class _SemLock(_std.SemLock):
@@ -104,7 +46,7 @@ class _SemLock(_std.SemLock):
     _semlock: _raddle.SemLock
 
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Any = None, owned: bool = False) -> None:
-        self._arena, self._semlock = _in_arena(
+        self._arena, self._semlock = in_arena(
             lambda arena: _raddle.SemLock(arena, kind, value, maxvalue, owned)
         )
         self._make_methods()
@@ -204,7 +146,7 @@ class Condition(_std.Condition):
 
     def __init__(self, lock: Any = None, *, ctx: Any = None) -> None:
         self._lock = lock or RLock(ctx=ctx)
-        self._arena, self._waiters = _in_arena(_raddle.Waiters)
+        self._arena, self._waiters = in_arena(_raddle.Waiters)
         self._make_methods()
 
     def __getstate__(self) -> Any:

@@ -11,7 +11,7 @@
 //! this is for channels with one process on each side, whose end is the channel's.
 #![allow(unsafe_code)]
 
-use super::memory::{Damaged, Memory, checked, retried, size_of_file};
+use super::memory::{Damaged, Memory, checked, retried, status};
 use crate::primitive::Spin;
 use std::collections::BTreeMap;
 use std::io;
@@ -223,7 +223,7 @@ impl Region {
         // SAFETY: a descriptor. Nobody uses the file's own position.
         let hole = unsafe { libc::lseek(fd, offset, libc::SEEK_HOLE) };
         let end = offset as u64 + length;
-        if end > size_of_file(memory.file().as_fd())?.0 || !u64::try_from(hole).is_ok_and(|hole| hole >= end) {
+        if end > status(memory.file().as_fd())?.size || !u64::try_from(hole).is_ok_and(|hole| hole >= end) {
             return Err(wrong("a large message that was not written"));
         }
         before_forks();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     fn held(memory: &Memory) -> u64 {
-        size_of_file(memory.file().as_fd()).unwrap().1
+        status(memory.file().as_fd()).unwrap().held
     }
 
     #[test]

@@ -6,13 +6,13 @@
 //! shrinking, so that a mapping that was checked once can always be read.
 #![allow(unsafe_code)]
 
-use super::memory::{Damaged, checked, map, retried, size_of_file};
+use super::memory::{Damaged, checked, map, retried, status};
 use super::process::Identity;
 use super::seats::{Seats, Sitting};
 use super::semlock::{Cell, Dead, Kind, Taken, Taker};
 use super::side::alive;
 use super::watch::{ROWS, Row};
-use crate::park::{Deadline, Parking, Stop, now};
+use crate::park::{Parking, Stop, now};
 use crate::primitive::thread_token;
 use crate::trace::{Claim, Resource, Waker};
 use std::io;
@@ -45,6 +45,8 @@ const SEATS_AT: usize = std::mem::offset_of!(Layout, seats);
 #[derive(Debug)]
 pub struct Arena {
     file: OwnedFd,
+    /// What tells the file from others: its inode.
+    number: u64,
     layout: *const Layout,
     /// Whether there is memory for the seats and rows.
     seated: AtomicBool,
@@ -90,7 +92,7 @@ impl Arena {
         if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
             return Err(wrong("the file may shrink"));
         }
-        if size_of_file(file.as_fd())?.0 < SIZE as u64 {
+        if status(file.as_fd())?.size < SIZE as u64 {
             return Err(wrong("the file is too short"));
         }
         let arena = Self::mapped(file)?;
@@ -101,8 +103,9 @@ impl Arena {
     }
 
     fn mapped(file: OwnedFd) -> io::Result<Arena> {
+        let number = status(file.as_fd())?.number;
         let layout = map(&file, 0, SIZE)?.cast::<Layout>();
-        Ok(Arena { file, layout, seated: AtomicBool::new(false) })
+        Ok(Arena { file, number, layout, seated: AtomicBool::new(false) })
     }
 
     fn layout(&self) -> &Layout {
@@ -113,6 +116,11 @@ impl Arena {
     /// The file.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// What tells the file from others: its inode.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     fn seats(&self) -> io::Result<&Seats> {
@@ -260,6 +268,16 @@ impl Waiters {
 }
 
 impl Waiter {
+    /// Whether there has been none so far.
+    pub fn is_waiting(&self) -> bool {
+        self.waiters.arena.seats().is_ok_and(|seats| seats.is_waiting(&self.sitting))
+    }
+
+    /// What it is in, and where.
+    pub fn place(&self) -> (&Arc<Arena>, u32) {
+        (&self.waiters.arena, self.waiters.place)
+    }
+
     /// Waits for the notification. Once this has come back, whether with or without one, it is not to be called again.
     ///
     /// # Errors
@@ -346,16 +364,12 @@ impl SemLock {
         self.cell().try_recover(me(), &alive)
     }
 
-    /// Takes a unit, or the lock, and waits for it. `look` is called before each sleep, and says when to look again.
+    /// Takes a unit, or the lock, and waits for it.
     ///
     /// # Errors
     /// [`Stop`]; nothing has been taken then.
-    pub fn take(
-        &self,
-        parking: &mut Parking<'_>,
-        look: &mut dyn FnMut() -> Result<Deadline, Stop>,
-    ) -> Result<Taken, Stop> {
-        self.cell().take(self.kind, me(), parking, &alive, look)
+    pub fn take(&self, parking: &mut Parking<'_>) -> Result<Taken, Stop> {
+        self.cell().take(self.kind, me(), parking, &alive)
     }
 
     /// The arena that it is in.

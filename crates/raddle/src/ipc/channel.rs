@@ -258,6 +258,21 @@ impl Channel {
         self.memory.file()
     }
 
+    /// What tells the shared file from others: its inode.
+    pub fn number(&self) -> u64 {
+        self.memory.number()
+    }
+
+    /// Says what it is called, in all processes.
+    pub fn set_name(&self, name: &str) {
+        self.header().name.write(name);
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> Option<String> {
+        self.header().name.read()
+    }
+
     /// What rings for it.
     pub fn bell(&self) -> &Bell {
         &self.bell
@@ -486,13 +501,15 @@ impl Channel {
     pub fn wait_room(&self, length: usize, parking: &mut Parking<'_>) -> Result<(), Stop> {
         let header = self.header();
         self.wait_free(&header.writers, parking)?;
-        let room = || {
-            let (Ok(ours), Ok(theirs)) = (Self::state(&header.writers), Self::state(&header.readers)) else {
-                return true;
-            };
-            ours[written::SHUT] % QUIET_STEP != 0 || self.has_room(&ours, &theirs, length as u64).unwrap_or(true)
+        self.wait_word(&header.readers, &|| !self.is_full(length), &|| self.bell.is_hung_up(), parking)
+    }
+
+    /// Whether a message of this length has to wait for room.
+    pub fn is_full(&self, length: usize) -> bool {
+        let (Ok(ours), Ok(theirs)) = (Self::state(&self.header().writers), Self::state(&self.header().readers)) else {
+            return false;
         };
-        self.wait_word(&header.readers, &room, &|| self.bell.is_hung_up(), parking)
+        ours[written::SHUT] % QUIET_STEP == 0 && !self.has_room(&ours, &theirs, length as u64).unwrap_or(true)
     }
 
     /// Whether so much is waiting in a channel without a bound that a writer of large messages does better to let the
@@ -515,8 +532,12 @@ impl Channel {
     /// # Errors
     /// [`Stop`].
     pub fn wait_within_bound(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
-        let within = || !self.statistics().is_ok_and(|now| now.bytes > self.limits.bytes);
-        self.wait_word(&self.header().readers, &within, &|| self.bell.is_hung_up(), parking)
+        self.wait_word(&self.header().readers, &|| !self.is_beyond_bound(), &|| self.bell.is_hung_up(), parking)
+    }
+
+    /// Whether it is a message that has gone beyond the bound on bytes.
+    pub fn is_beyond_bound(&self) -> bool {
+        self.statistics().is_ok_and(|now| now.bytes > self.limits.bytes)
     }
 
     /// Waits for a change of a side that makes `look` true, on its word; and until `gone`, which is asked now and then.
@@ -857,8 +878,12 @@ impl Channel {
     /// [`Stop`].
     pub fn wait_done(&self, parking: &mut Parking<'_>) -> Result<(), Stop> {
         // Who comes back asks again, and is told what is damaged.
-        let done = || !self.statistics().is_ok_and(|now| now.unfinished > 0);
-        self.wait_word(&self.header().readers, &done, &|| false, parking)
+        self.wait_word(&self.header().readers, &|| !self.is_unfinished(), &|| false, parking)
+    }
+
+    /// Whether some message has not been reported done.
+    pub fn is_unfinished(&self) -> bool {
+        self.statistics().is_ok_and(|now| now.unfinished > 0)
     }
 
     /// Shuts the channel: sends fail from now on, and receives as soon as nothing is left; `immediate`: at once.

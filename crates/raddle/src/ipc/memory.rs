@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use super::apart::Stretches;
+use super::semlock::Text;
 use super::side::Side;
 use std::fmt;
 use std::io;
@@ -48,6 +49,8 @@ pub(crate) struct Header {
     /// A number that one process leaves for another.
     pub(crate) request: AtomicU64,
     pub(crate) stretches: Stretches,
+    /// What the channel is called.
+    pub(crate) name: Text<4>,
     pub(crate) writers: Side,
     pub(crate) readers: Side,
 }
@@ -58,6 +61,7 @@ const _: () = assert!(size_of::<Header>() <= HEADER);
 #[derive(Debug)]
 pub struct Memory {
     file: Arc<OwnedFd>,
+    number: u64,
     lane: u64,
     lanes: u64,
     header: *const Header,
@@ -115,6 +119,7 @@ impl Memory {
                     selected: AtomicU64::new(0),
                     request: AtomicU64::new(0),
                     stretches: Stretches::default(),
+                    name: Text::default(),
                     writers: Side::new(),
                     readers: Side::new(),
                 });
@@ -135,11 +140,13 @@ impl Memory {
         if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
             return Err(wrong("the file may shrink"));
         }
-        if size_of_file(file.as_fd())?.0 < 2 * (lane + 1) * SMALLEST {
+        let Status { size, number, .. } = status(file.as_fd())?;
+        if size < 2 * (lane + 1) * SMALLEST {
             return Err(wrong("the file is too short"));
         }
         let header: *const Header = map(&file, lane * HEADER as u64, HEADER)?.cast();
-        let mut memory = Memory { file, lane, lanes: 0, header, rings: [const { AtomicPtr::new(null_mut()) }; RINGS] };
+        let mut memory =
+            Memory { file, number, lane, lanes: 0, header, rings: [const { AtomicPtr::new(null_mut()) }; RINGS] };
         let lanes = memory.header().lanes.load(Ordering::Relaxed);
         if memory.header().magic.load(Ordering::Relaxed) != MAGIC || !(1..=2).contains(&lanes) || lane >= lanes {
             return Err(wrong("no header"));
@@ -151,6 +158,11 @@ impl Memory {
     /// Which lane of the file it is.
     pub(crate) fn lane(&self) -> u64 {
         self.lane
+    }
+
+    /// What tells the file from others.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The file.
@@ -187,7 +199,7 @@ impl Memory {
     #[cold]
     fn map_ring(&self, ring: usize) -> io::Result<*mut u8> {
         let size = Self::ring_size(ring) as usize;
-        if size_of_file(self.file.as_fd())?.0 < self.offset(ring) + size as u64 {
+        if status(self.file.as_fd())?.size < self.offset(ring) + size as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, Damaged("a ring beyond the file's end")));
         }
         let new = map(&self.file, self.offset(ring), size)?;
@@ -207,7 +219,7 @@ impl Memory {
     /// Of the operating system: no memory, a limit on file sizes.
     pub(crate) fn provide(&self, ring: usize, from: u64, to: u64) -> io::Result<()> {
         let end = self.offset(ring) + Self::ring_size(ring);
-        if size_of_file(self.file.as_fd())?.0 < end {
+        if status(self.file.as_fd())?.size < end {
             // SAFETY: a descriptor and a size. Only writers make the file larger, one at a time.
             retried(|| unsafe { libc::ftruncate(self.file.as_raw_fd(), end as libc::off_t) })?;
         }
@@ -236,7 +248,7 @@ impl Memory {
 
     /// How many bytes of memory the file really has: no message can be longer.
     pub(crate) fn held(&self) -> io::Result<u64> {
-        size_of_file(self.file.as_fd()).map(|(_, held)| held)
+        status(self.file.as_fd()).map(|status| status.held)
     }
 }
 
@@ -285,13 +297,22 @@ pub unsafe fn fetch_memory(start: std::ptr::NonNull<u8>, size: usize) {
     }
 }
 
-/// Its size, and how many bytes of memory it has.
-pub(super) fn size_of_file(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+/// What the system says of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Status {
+    pub(super) size: u64,
+    /// How many bytes of memory it has.
+    pub(super) held: u64,
+    /// What tells it from others: its inode.
+    pub(super) number: u64,
+}
+
+pub(super) fn status(file: BorrowedFd<'_>) -> io::Result<Status> {
     // SAFETY: zeros are a valid `stat`, which is then filled in.
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a descriptor and a place to write to.
     checked(unsafe { libc::fstat(file.as_raw_fd(), &mut found) })?;
-    Ok((found.st_size as u64, found.st_blocks as u64 * 512))
+    Ok(Status { size: found.st_size as u64, held: found.st_blocks as u64 * 512, number: found.st_ino })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! - `bell`: what makes a descriptor readable.
 //! - `channel`: records in rings, on top of these.
 //! - `semlock`: locks and semaphores; `seats`: who waits for a condition; `arena`: the anonymous file that they are
-//!   in; `watch`: who waits for whom.
+//!   in; `watch`: who waits for whom, in circles; `knot`: whether all wait for each other; `holders`: who has a file.
 
 #[cfg(not(raddle_loom))]
 mod apart;
@@ -21,6 +21,10 @@ mod arena;
 mod bell;
 #[cfg(not(raddle_loom))]
 mod channel;
+#[cfg(not(raddle_loom))]
+mod holders;
+#[cfg(not(raddle_loom))]
+pub mod knot;
 #[cfg(not(raddle_loom))]
 mod memory;
 #[cfg_attr(raddle_loom, allow(dead_code, reason = "a model has its own processes"))]

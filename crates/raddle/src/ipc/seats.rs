@@ -143,6 +143,11 @@ impl Seats {
         })
     }
 
+    /// Whether it has not been notified.
+    pub fn is_waiting(&self, sitting: &Sitting) -> bool {
+        self.seats[sitting.at].word.load(Ordering::SeqCst) == WAITING
+    }
+
     /// Waits for the notification.
     ///
     /// # Errors

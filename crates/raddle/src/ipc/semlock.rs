@@ -247,6 +247,12 @@ impl Cell {
         Some((pid, thread, site))
     }
 
+    /// Whether a process has it that has not ended.
+    pub fn has_living_owner(&self, alive: Alive<'_>) -> bool {
+        let pid = self.word.load(Ordering::SeqCst);
+        pid != 0 && self.owner.lives(pid, alive)
+    }
+
     /// Takes it from an owner that has ended, if that is so.
     #[cold]
     pub fn try_recover(&self, me: Taker, alive: Alive<'_>) -> Option<Dead> {
@@ -260,18 +266,11 @@ impl Cell {
         Some(Dead { pid, site })
     }
 
-    /// Waits until it is taken. `look` is called before each sleep, and says when the next look is due at the latest.
+    /// Waits until it is taken.
     ///
     /// # Errors
     /// [`Stop`]; nothing has been taken then.
-    pub fn take(
-        &self,
-        kind: Kind,
-        me: Taker,
-        parking: &mut Parking<'_>,
-        alive: Alive<'_>,
-        look: &mut dyn FnMut() -> Result<Deadline, Stop>,
-    ) -> Result<Taken, Stop> {
+    pub fn take(&self, kind: Kind, me: Taker, parking: &mut Parking<'_>, alive: Alive<'_>) -> Result<Taken, Stop> {
         if parking.spin(|| Self::is_free(kind, self.word.load(Ordering::Relaxed))) && self.try_take(kind, me) {
             return Ok(Taken::Free);
         }
@@ -294,9 +293,8 @@ impl Cell {
                     return Ok(Taken::From(dead));
                 }
             }
-            let until = look()?.min(Deadline::at(ask_at));
             self.sleepers.fetch_add(1, Ordering::SeqCst);
-            let slept = parking.park_outside(Outside::Word(&self.word, word), until);
+            let slept = parking.park_outside(Outside::Word(&self.word, word), Deadline::at(ask_at));
             self.sleepers.fetch_sub(1, Ordering::Relaxed);
             if let Err(stop) = slept {
                 // No wake-up is used up by a sleep that ends like this. At the deadline it is looked once more.

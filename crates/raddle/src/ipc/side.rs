@@ -87,6 +87,12 @@ impl OwnerRecord {
         }
     }
 
+    /// When the process with this number was started; 0 if that is not known.
+    pub(crate) fn started_of(&self, pid: u32) -> u64 {
+        let known = self.started_of.load(Ordering::Acquire) == u64::from(pid);
+        if known { self.started.load(Ordering::Acquire) } else { 0 }
+    }
+
     /// Whether the process with this number, which has the lock, has not ended.
     pub(crate) fn lives(&self, pid: u32, alive: Alive<'_>) -> bool {
         let of = self.started_of.load(Ordering::Acquire);

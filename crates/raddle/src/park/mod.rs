@@ -204,6 +204,15 @@ pub fn yield_until(mut ready: impl FnMut() -> bool, rounds: u32) {
     }
 }
 
+/// Who looks up from a wait that another process may end.
+pub trait Watcher {
+    /// Called before each sleep of a wait that is published since then, on the clock: when to call again at the latest.
+    ///
+    /// # Errors
+    /// [`Stop`] to end the wait.
+    fn look(&mut self, since: u64) -> Result<Deadline, Stop>;
+}
+
 /// Where a thread sleeps that another process may wake.
 #[derive(Debug)]
 pub enum Outside<'a> {
@@ -221,6 +230,7 @@ pub struct Parking<'a> {
     host: &'a dyn Host,
     name: usize,
     deadline: Deadline,
+    watcher: Option<&'a mut dyn Watcher>,
     #[cfg(not(raddle_loom))]
     thread: Arc<Thread>,
     #[cfg(not(raddle_loom))]
@@ -256,11 +266,17 @@ impl<'a> Parking<'a> {
             host,
             name,
             deadline,
+            watcher: None,
             #[cfg(not(raddle_loom))]
             thread: Thread::current(),
             #[cfg(not(raddle_loom))]
             sleep: None,
         }
+    }
+
+    /// Lets `watcher` look up from its sleeps in [`park_outside`](Self::park_outside).
+    pub fn watch(&mut self, watcher: &'a mut dyn Watcher) {
+        self.watcher = Some(watcher);
     }
 
     /// When the wait gives up.
@@ -331,6 +347,11 @@ impl<'a> Parking<'a> {
         /// Stands for a word that is not this process's; nobody sleeps on it.
         static ELSEWHERE: Futex = Futex::new(0);
         self.publish(&ELSEWHERE, true);
+        let since = self.sleep.as_ref().map_or(0, |sleeping| sleeping.since);
+        let look = match &mut self.watcher {
+            Some(watcher) => look.min(watcher.look(since)?),
+            None => look,
+        };
         let sleeping = self.sleep.as_mut().expect("published above");
         sleeping.publication.asleep(&ELSEWHERE, 0);
         if sleeping.look_at == u64::MAX && sleeping.signals {

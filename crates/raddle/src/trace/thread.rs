@@ -51,6 +51,8 @@ pub struct Thread {
     /// 1 once it has ended: what a join waits for; and how many sleep for it.
     ended: Futex,
     joiners: AtomicU32,
+    /// The number of the wait that other processes have been told of; 0: none.
+    told: AtomicU64,
     /// Nobody knows it by name or number any more.
     forgotten: AtomicBool,
 }
@@ -170,6 +172,7 @@ impl Thread {
             used: AtomicBool::new(false),
             ended: Futex::new(0),
             joiners: AtomicU32::new(0),
+            told: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
         })
     }
@@ -293,6 +296,24 @@ impl Thread {
             // SAFETY: the record's lock is held, so the waiter keeps the word alive.
             unsafe { &*wait.word }.wake(u32::MAX);
         }
+    }
+
+    /// Other processes have been told what it waits for in its present wait, and will be told before it goes on.
+    pub fn mark_told(&self) {
+        let number = self.wait.lock().as_ref().map_or(0, |wait| wait.facts.number);
+        self.told.store(number, Ordering::SeqCst);
+    }
+
+    /// It is about to go on.
+    pub fn unmark_told(&self) {
+        self.told.store(0, Ordering::SeqCst);
+    }
+
+    /// The number of its present wait, if that is one that other processes have been told of.
+    fn told(&self) -> Option<u64> {
+        let told = self.told.load(Ordering::SeqCst);
+        let wait = self.wait.lock();
+        wait.as_ref().map(|wait| wait.facts.number).filter(|number| *number == told)
     }
 
     /// The host has dropped what it knew the thread by.
@@ -432,6 +453,35 @@ pub fn stayed_behind(token: usize, epoch: u32) -> bool {
 /// does not tell.
 pub fn is_alone() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// All registered threads, if none of them goes on unless another process or another thread of theirs lets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standstill {
+    /// The numbers of their waits, in ascending order.
+    pub numbers: Vec<u64>,
+    /// Their tokens.
+    pub tokens: Vec<usize>,
+    /// How many of them are in waits that other processes have been told of.
+    pub told: u32,
+}
+
+/// Whether every registered thread is stuck, or waits for other processes and has told them.
+pub fn standstill() -> Option<Standstill> {
+    let mut found = Standstill { numbers: Vec::new(), tokens: Vec::new(), told: 0 };
+    for thread in all() {
+        let number = match thread.told() {
+            Some(number) => {
+                found.told += 1;
+                number
+            }
+            None => thread.stuck()?.waiting.number,
+        };
+        found.numbers.push(number);
+        found.tokens.push(thread.token());
+    }
+    found.numbers.sort_unstable();
+    Some(found)
 }
 
 /// Whether every registered thread sleeps without a deadline, so that none of them can wake another.
