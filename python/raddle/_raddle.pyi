@@ -310,7 +310,7 @@ def after_fork_in_child() -> None: ...
 def setup(own: list[str]) -> bool: ...
 def set_reporters(
     deadlock: Callable[[bool, list[_Party], bool], BaseException | None],
-    stall: Callable[[list[int]], bool],
+    stall: Callable[[list[int]], bool | None],
     order: Callable[[Any, _Site | None, Any, _Site | None, _Site | None, _Site | None], None],
     timed_out: Callable[[str, Any, int, _Site | None, float], None],
     processes: Callable[[bool, list[Any], bool], BaseException | None],
