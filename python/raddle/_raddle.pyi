@@ -311,12 +311,12 @@ def setup(own: list[str]) -> bool: ...
 
 class _Reporters(TypedDict):
     deadlock: Callable[[bool, list[_Party], bool], BaseException | None]
-    stall: Callable[[list[int]], bool]
+    stall: Callable[[list[int]], bool | None]
     order: Callable[[Any, _Site | None, Any, _Site | None, _Site | None, _Site | None], None]
     timed_out: Callable[[str, Any, int, _Site | None, float], None]
     processes: Callable[[bool, list[Any], bool], BaseException | None]
     knot: Callable[[list[Any]], None]
-    all_of_python: Callable[[list[int]], bool]
+    all_of_python: Callable[[list[int]], bool | None]
     where_is: Callable[[int], str | None]
 
 def set_reporters(reporters: _Reporters) -> None: ...

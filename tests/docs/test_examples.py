@@ -278,7 +278,7 @@ def test_tour_deadlock():
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"has paid", done.stdout)) == 1
     assert re.search(r"^balances: (70 130|150 50)$", done.stdout, re.M)
-    assert "DeadlockError" in done.stderr and "stall" not in done.stderr
+    assert "DeadlockError" in done.stderr and "raddle: stall" not in done.stderr
     for words in ("Ann-to-Ben", "Ben-to-Ann"):
         assert words in done.stderr
     for code in ("with payer.lock:", "with payee.lock:"):
