@@ -7,14 +7,19 @@
 //! wakes a sleeper only if nobody is awake, and a worker that goes from awake to busy and leaves tasks behind
 //! wakes another. The last to fall asleep is the first to be woken: its stack is warm, and the others may time out.
 
+#[cfg(not(raddle_loom))]
 mod demand;
+#[cfg(not(raddle_loom))]
 mod probe;
 mod stats;
 #[cfg(not(raddle_loom))]
 mod threads;
 
+#[cfg(not(raddle_loom))]
 pub use demand::{Demand, Stretch};
+#[cfg(not(raddle_loom))]
 pub(crate) use probe::run_delay_of;
+#[cfg(not(raddle_loom))]
 pub use probe::{Doing, doing, run_delay};
 pub use stats::{Count, Desk, Histogram, Stats};
 #[cfg(not(raddle_loom))]

@@ -2,10 +2,15 @@
 //!
 //! Each worker writes its own counts, so that nothing is shared while tasks run; who asks adds them up.
 
+#[cfg(not(raddle_loom))]
 use super::{Doing, doing};
-use crate::primitive::{Spin, thread_number};
+use crate::primitive::Spin;
+#[cfg(not(raddle_loom))]
+use crate::primitive::thread_number;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+#[cfg(not(raddle_loom))]
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Buckets for each doubling: the error of a percentile is at most an eighth.
@@ -75,6 +80,7 @@ impl Histogram {
 #[derive(Debug, Default)]
 pub struct Desk {
     /// The worker's number in the kernel; 0 for those who are no workers.
+    #[cfg(not(raddle_loom))]
     thread: i32,
     /// Tasks begun.
     pub started: Count,
@@ -108,6 +114,7 @@ impl Count {
 
 impl Desk {
     /// Whether it is in the middle of a task.
+    #[cfg(not(raddle_loom))]
     fn is_busy(&self) -> bool {
         self.started.get() > self.done.get() + self.failed.get()
     }
@@ -130,13 +137,18 @@ pub struct Stats {
     desks: Spin<Vec<Arc<Desk>>>,
     others: Spin<Desk>,
     /// Whose turn it is to be looked at.
+    #[cfg(not(raddle_loom))]
     turn: AtomicUsize,
 }
 
 impl Stats {
     /// A desk for the calling thread, a worker that begins.
     pub fn join(&self) -> Arc<Desk> {
-        let desk = Arc::new(Desk { thread: thread_number(), ..Desk::default() });
+        let desk = Arc::new(Desk {
+            #[cfg(not(raddle_loom))]
+            thread: thread_number(),
+            ..Desk::default()
+        });
         self.desks.lock().push(Arc::clone(&desk));
         desk
     }
@@ -152,6 +164,7 @@ impl Stats {
 
     /// What another worker does that is in the middle of a task: each time it is the turn of the next. `None` if there
     /// is none, or the kernel does not tell.
+    #[cfg(not(raddle_loom))]
     pub fn look_at_another(&self, mine: &Desk) -> Option<Doing> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let thread = {
@@ -191,6 +204,7 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(not(raddle_loom))]
     use std::sync::Barrier;
 
     #[test]
@@ -222,6 +236,7 @@ mod tests {
         assert!(stats.sum().run.percentile(0.5).is_some());
     }
 
+    #[cfg(not(raddle_loom))]
     #[test]
     fn a_worker_looks_at_those_who_have_a_task() {
         let stats = Arc::new(Stats::default());
