@@ -112,10 +112,18 @@ pub(crate) fn look(host: &PyHost, waited: u64) -> Result<Look, Stop> {
         }
         let lasts = host.found.deadlock.borrow().as_ref().is_some_and(|earlier| earlier.same_as(&deadlock));
         if !lasts || (!deadlock.proven && waited < LIKELY_AFTER) {
+            if deadlock.proven && !host.raises() {
+                // This thread cannot be raised in. Others can, and may have had no reason to look when they went to sleep.
+                deadlock
+                    .parties
+                    .iter()
+                    .filter(|party| party.thread.id() != me.id())
+                    .for_each(|party| party.thread.nudge());
+            }
             host.found.deadlock.replace(Some(deadlock));
             return Ok(Look::Again);
         }
-        // This thread cannot be raised in; another party can, and looks within the time of a look or two.
+        // They look within the time of a look or two.
         if deadlock.proven && !host.raises() && waited < OTHERS_FIRST {
             return Ok(Look::Again);
         }
