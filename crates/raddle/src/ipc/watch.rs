@@ -459,6 +459,29 @@ mod tests {
     }
 
     #[test]
+    fn a_circle_goes_through_a_thread_that_waits_within_the_process() {
+        let arena = Arc::new(Arena::create().unwrap());
+        let lock = SemLock::create(&arena, Kind::Owned, 1).unwrap();
+        let other = std::thread::scope(|scope| {
+            let take = || lock.try_take().then(thread_token).unwrap();
+            scope.spawn(take).join().unwrap()
+        });
+        let posted = Posted::new(vec![Arc::clone(&arena)], &wait("p|t"), Awaited::RLock(lock.place()));
+        assert_eq!(posted.circle(), None, "the owner has posted nothing");
+        let inside = Wait { thread: other as u64, is_main: false, call: "RLock.acquire", what: "inner", ..wait("p|u") };
+        let mine = thread_token() as u64;
+        let behind = Posted::new(vec![Arc::clone(&arena)], &inside, Awaited::OnlyThread(mine));
+        assert_eq!(posted.circle().unwrap().confirmed, 0);
+        behind.confirm(9, Still::default());
+        let circle = posted.circle().unwrap();
+        assert_eq!(circle.confirmed, 9);
+        assert_eq!(circle.parties.iter().map(|party| party.thread).collect::<Vec<_>>(), [mine, other as u64]);
+        assert_eq!(circle.parties[1].what.as_deref(), Some("inner"));
+        drop(behind);
+        assert_eq!(posted.circle(), None);
+    }
+
+    #[test]
     fn more_waits_than_rows_are_not_told() {
         let arena = Arc::new(Arena::create().unwrap());
         let all: Vec<_> =
