@@ -88,6 +88,7 @@ impl OwnerRecord {
     }
 
     /// When the process with this number was started; 0 if that is not known.
+    #[cfg(not(raddle_loom))]
     pub(crate) fn started_of(&self, pid: u32) -> u64 {
         let known = self.started_of.load(Ordering::Acquire) == u64::from(pid);
         if known { self.started.load(Ordering::Acquire) } else { 0 }

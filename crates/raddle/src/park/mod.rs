@@ -178,7 +178,9 @@ fn still_worth(thread: &Thread, before: u64) -> Option<u64> {
         return Some(after);
     }
     let losses = thread.losses.fetch_add(1, Ordering::Relaxed).min(MOST_DOUBLINGS);
-    thread.calm_until.store(after + gone * (CALM_FACTOR << losses), Ordering::Relaxed);
+    let until = after + gone * (CALM_FACTOR << losses);
+    thread.calm_until.store(until, Ordering::Relaxed);
+    crate::trace::thread::CALM_UNTIL.fetch_max(until, Ordering::Relaxed);
     None
 }
 

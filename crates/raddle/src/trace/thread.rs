@@ -25,6 +25,9 @@ pub enum Life {
     Dead,
 }
 
+/// The latest moment until which a thread does not spin, because it lost its core by that: what a new one begins with.
+pub(crate) static CALM_UNTIL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
 /// A thread, for as long as anybody asks about it.
 #[derive(Debug)]
 pub struct Thread {
@@ -166,7 +169,7 @@ impl Thread {
             wins: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             waits: AtomicU32::new(1),
-            calm_until: AtomicU64::new(0),
+            calm_until: AtomicU64::new(CALM_UNTIL.load(Ordering::Relaxed)),
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
             used: AtomicBool::new(false),
