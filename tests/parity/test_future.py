@@ -325,6 +325,123 @@ class TestTracebacks:
         assert [reference() for reference in references] == [None, None]
 
 
+def _callback(future):
+    future.add_done_callback(lambda _, future=future: None)
+
+
+def _result(future):
+    future.set_result([future])
+
+
+def _result_that_is_filled_later(future):
+    result = {}
+    future.set_result(result)
+    result["future"] = future
+
+
+def _result_by_hand(future):
+    future._state, future._result = "FINISHED", [future]
+
+
+def _exception(future):
+    error = ValueError()
+    error.future = future
+    future.set_exception(error)
+    future.exception()
+
+
+def _attribute(future):
+    future.set_running_or_notify_cancel()
+    future.mine = future
+
+
+def _attribute_of_a_finished_one(future):
+    future.set_result(1)
+    future.mine = future
+
+
+def _dictionary(future):
+    vars(future)["mine"] = future
+
+
+def _new_dictionary(future):
+    future.__dict__ = {"mine": future}
+
+
+def _waiters(future):
+    future._waiters.append(future)
+
+
+def _condition(future):
+    future._condition.mine = future
+
+
+def _new_condition(future):
+    condition = threading.Condition()
+    condition.mine = future
+    future._condition = condition
+
+
+class TestGarbage:
+    @pytest.mark.parametrize(
+        "tie",
+        [
+            _callback,
+            _result,
+            _result_that_is_filled_later,
+            _result_by_hand,
+            _exception,
+            _attribute,
+            _attribute_of_a_finished_one,
+            _dictionary,
+            _new_dictionary,
+            _waiters,
+            _condition,
+            _new_condition,
+        ],
+    )
+    @pytest.mark.parametrize("used", [False, True], ids=["new", "again"])
+    def test_a_cycle_is_collected(self, impl, tie, used):
+        if used:
+            # Memory of a future that has gone.
+            impl.futures.Future().set_result(1)
+        future = impl.futures.Future()
+        tie(future)
+        reference = weakref.ref(future)
+        del future
+        gc.collect()
+        assert reference() is None
+
+    def test_attributes_are_not_those_of_an_earlier_one(self, impl):
+        for value in range(3):
+            future = impl.futures.Future()
+            assert vars(future).get("mine") is None
+            future.mine = value
+            assert vars(future)["mine"] == future.mine == value
+            del future.mine
+            assert not hasattr(future, "mine")
+
+    def test_attributes_of_subclasses(self, impl):
+        class Mine(impl.futures.Future):
+            def __setattr__(self, name, value):
+                object.__setattr__(self, name, value)
+                super().__setattr__(f"{name}_too", value)
+
+        future = Mine()
+        future.x = future
+        assert future.x is future.x_too
+        reference = weakref.ref(future)
+        del future
+        gc.collect()
+        assert reference() is None
+
+    def test_attribute_that_cannot_be_set(self, impl):
+        with pytest.raises(TypeError):
+            setattr(impl.futures.Future(), 1, 2)
+        with pytest.raises(TypeError):
+            impl.futures.Future().__dict__ = 1
+
+
 class TestCallbacks:
     @pytest.mark.parametrize("end", [finished, failed, cancelled])
     def test_in_order_with_the_future(self, future, end):
@@ -450,14 +567,6 @@ class TestCallbacks:
         future.add_done_callback(callback)
         del callback
         assert reference() is not None
-        del future
-        gc.collect()
-        assert reference() is None
-
-    def test_cycle_through_a_callback_is_collected(self, impl):
-        future = impl.futures.Future()
-        future.add_done_callback(lambda _, future=future: None)
-        reference = weakref.ref(future)
         del future
         gc.collect()
         assert reference() is None

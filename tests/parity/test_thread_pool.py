@@ -362,6 +362,29 @@ print(sum(type(each) is Bad for each in gc.get_objects()))
         gc.collect()
         assert reference() is None
 
+    @pytest.mark.parametrize("kept", ["argument", "result", "callback", "waited_for", "interrupted"])
+    def test_cycle_through_a_task_is_collected(self, impl, make, gate, kept):
+        class Box(list):
+            pass
+
+        pool, box = make(1), Box()
+        occupied(pool, gate)
+        box.append(pool.submit(lambda box: box if kept == "result" else None, box))
+        reference = weakref.ref(box)
+        if kept == "callback":
+            box[0].add_done_callback(lambda _, box=box: None)
+        elif kept == "interrupted":
+            box.append(impl.futures.as_completed(box[:], timeout=0))
+            with pytest.raises(impl.futures.TimeoutError):
+                next(box[1])
+        gate.set()
+        if kept == "waited_for":
+            box.append(impl.futures.wait(box[:]))
+        pool.submit(int).result()
+        del box
+        gc.collect()
+        assert reference() is None
+
 
 class TestWorkers:
     def test_names(self, make):

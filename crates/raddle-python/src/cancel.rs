@@ -187,6 +187,7 @@ fn token_of<'py>(py: Python<'py>, task: Future<'_>) -> PyResult<Bound<'py, PyAny
     match task.token.get(py) {
         Some(token) => Ok(token),
         None => {
+            crate::exact::track(task);
             let token = task.token.get_or_put(below(py, None, u64::MAX)?);
             let runner = task.runner.load(Ordering::Acquire);
             if runner != 0 {

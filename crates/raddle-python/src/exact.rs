@@ -5,14 +5,21 @@
 //! all the rest of a future's life. So this one class gets slots of our own: it is called without argument tuples, its
 //! instances go without a search for what a subclass may have added, their memory is kept for the next, and its
 //! methods are its own, which lets the interpreter's inline caches hold. Subclasses have what they always had.
+//!
+//! The garbage collector does not know them from the start. While a task is in line, or runs, the line or the worker
+//! holds the future, and when it is over it refers to its value only: many are never part of a cycle, and those that
+//! may become part of one are made known then ([`track`]).
 
-use crate::error::entry;
+use crate::args;
+use crate::error::{entry, fetch};
 use crate::future::{Me, PyFuture};
 use crate::gil;
-use crate::native::Pile;
-use crate::native::{self, Native};
+use crate::lock::none;
+use crate::native::{self, Native, Pile, fast};
 use pyo3::types::PyAnyMethods;
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use std::ffi::{c_int, c_void};
+use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,7 +41,9 @@ static CLASS: OnceLock<Class> = OnceLock::new();
 pub(crate) fn adopt(class: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = class.py();
     let ty = class.as_ptr().cast::<ffi::PyTypeObject>();
-    for method in PyFuture::methods().leak() {
+    let mut methods = PyFuture::methods();
+    methods.push(native::method_fast(c"__setattr__", py_setattr, c"Implement setattr(self, name, value)."));
+    for method in methods.leak() {
         // SAFETY: a live type, and a row of a table that is never freed.
         let descriptor = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(ty, method))? };
         class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
@@ -52,20 +61,91 @@ pub(crate) fn adopt(class: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// A new future of the class.
+// Attributes that a program gives to a future may lead back to it.
+
+fast!(py_setattr, PyFuture, |py, this, fast| {
+    let [name, value] = args::fast(py, "__setattr__", ["name", "value"], 2, fast)?;
+    let (Some(name), Some(value)) = (name, value) else { unreachable!("both are wanted") };
+    track(this);
+    // SAFETY: live objects; attached.
+    match unsafe { ffi::PyObject_GenericSetAttr(this.as_ptr(), name.as_ptr(), value.as_ptr()) } {
+        0 => Ok(none()),
+        _ => Err(fetch(py)),
+    }
+});
+
+/// Gets the `__dict__` of a future.
+pub(crate) unsafe extern "C" fn py_dict(object: *mut ffi::PyObject, closure: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: an attribute of the type.
+    unsafe {
+        track(Me::from_ptr(object));
+        ffi::PyObject_GenericGetDict(object, closure)
+    }
+}
+
+/// Sets it.
+pub(crate) unsafe extern "C" fn py_set_dict(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    closure: *mut c_void,
+) -> c_int {
+    // SAFETY: an attribute of the type.
+    unsafe {
+        track(Me::from_ptr(object));
+        ffi::PyObject_GenericSetDict(object, value, closure)
+    }
+}
+
+/// Makes a future known to the garbage collector: it may be part of a cycle from now on.
+#[inline]
+pub(crate) fn track(this: Me<'_>) {
+    // SAFETY: a live, whole object of a type that takes part in garbage collection; attached.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(this.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(this.as_ptr().cast());
+        }
+    }
+}
+
+/// The same, if the future is to have this value and that can be part of a cycle.
+#[inline]
+pub(crate) fn track_with(this: Me<'_>, value: &Bound<'_, PyAny>) {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyType_IS_GC(ffi::Py_TYPE(value.as_ptr())) } != 0 {
+        track(this);
+    }
+}
+
+/// Whether an object is of exactly the class.
+///
+/// # Safety
+/// A live object.
+#[inline]
+pub(crate) unsafe fn is(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: the caller's.
+    CLASS.get().is_some_and(|known| known.class == unsafe { ffi::Py_TYPE(object) })
+}
+
+/// A new future of the class, not yet known to the garbage collector.
 #[inline]
 pub(crate) fn make(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let Some(known) = CLASS.get() else {
         return Err(pyo3::exceptions::PyRuntimeError::new_err("raddle.concurrent.futures has not been imported"));
     };
     let object = match KEPT.take() {
-        // SAFETY: memory of an instance of exactly this class, which is tracked when it is whole.
+        // SAFETY: memory of an instance of exactly this class.
         Some(object) => unsafe {
             native::again::<PyFuture>(known.class, object);
-            ffi::PyObject_GC_Track(object.cast());
             object
         },
-        None => native::allocate::<PyFuture>(py, known.class)?,
+        None => {
+            let object = native::allocate::<PyFuture>(py, known.class)?;
+            if !cfg!(Py_GIL_DISABLED) {
+                // SAFETY: a new object, which the interpreter has tracked.
+                unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+            }
+            object
+        }
     };
     // SAFETY: just made.
     Ok(unsafe { Bound::from_owned_ptr(py, object) })
@@ -104,7 +184,7 @@ unsafe extern "C" fn call(
 }
 
 /// Memory of so many futures is kept, 250 bytes each.
-const KEEP: usize = 256;
+const KEEP: usize = 4096;
 /// The memory of futures that have gone.
 static KEPT: Pile = Pile::new();
 
@@ -143,6 +223,26 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
+/// Whether the interpreter's inline caches find methods only of objects that have a `__dict__`: memory that is used
+/// again has an empty one then.
+const NEEDS_DICT: bool = cfg!(not(Py_3_12));
+
+/// The `__dict__` for the next object in the same place: that of the last if it is spare, or a new one; null where
+/// none is needed, or there is no memory.
+fn spare_dict(spare: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    if !spare.is_null() || !NEEDS_DICT {
+        return spare;
+    }
+    // SAFETY: attached.
+    unsafe {
+        let new = ffi::PyDict_New();
+        if new.is_null() {
+            ffi::PyErr_Clear();
+        }
+        new
+    }
+}
+
 /// Gives back all that an object refers to, and its memory.
 ///
 /// # Safety
@@ -150,13 +250,17 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 unsafe fn take_apart(object: *mut ffi::PyObject) {
     // SAFETY: the caller's. What has been finalized bears a mark of the collector's, which the next must not.
     unsafe {
+        let spare = if NEEDS_DICT { native::take_unused_dict::<PyFuture>(object) } else { null_mut() };
         native::end::<PyFuture>(object);
         let ty = ffi::Py_TYPE(object);
-        let exact = CLASS.get().is_some_and(|known| known.class == ty);
-        if exact && KEPT.len() < KEEP && ffi::PyObject_GC_IsFinalized(object) == 0 {
+        if is(object) && KEPT.len() < KEEP && ffi::PyObject_GC_IsFinalized(object) == 0 {
+            native::put_dict::<PyFuture>(object, spare_dict(spare));
             KEPT.put(object);
-        } else if let Some(free) = (*ty).tp_free {
-            free(object.cast());
+        } else {
+            ffi::Py_XDECREF(spare);
+            if let Some(free) = (*ty).tp_free {
+                free(object.cast());
+            }
         }
         ffi::Py_DECREF(ty.cast());
     }

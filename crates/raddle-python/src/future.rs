@@ -8,6 +8,7 @@ use crate::args::{self, Patience, patience};
 use crate::cancel;
 use crate::context;
 use crate::error::{entry, fetch, into_value};
+use crate::exact::{track, track_with};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
@@ -280,6 +281,7 @@ pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<d
     // SAFETY: just made.
     let future = unsafe { Me::from_ptr(item.as_ptr()) };
     let _ = future.remote.set(Box::new(Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) }));
+    track(future);
     future.function.set(name);
     Ok(item)
 }
@@ -430,6 +432,15 @@ fn settle<'py>(py: Python<'py>, this: Me<'_>, mut lock: Lock<'py>, stage: Stage,
     Ok(())
 }
 
+/// Has something told of the end; false if that is over.
+pub(crate) fn listen(this: Me<'_>, listener: Listener, is_over: impl Fn(Stage) -> bool) -> bool {
+    // As long as there are listeners, who runs the task has a reference. Others may have forgotten the future.
+    if this.pool().is_none() {
+        track(this);
+    }
+    this.completion.listen(listener, is_over).is_ok()
+}
+
 /// Tells the collectors, once it is finished or cancelled and acknowledged.
 fn tell_collectors(py: Python<'_>, this: Me<'_>) {
     let failed = this.is_failed();
@@ -498,17 +509,35 @@ fn invoke(
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
 pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, failed: bool) -> PyResult<bool> {
-    end(py, this, Stage::Finished, method_of(failed), || {
-        match this.value.is_empty() {
-            true => this.value.fill(value.into_ptr()),
-            false => this.value.put(value.into_ptr()),
-        }
+    let store = |value: Bound<'_, PyAny>| {
+        track_with(this, &value);
+        this.value.fill(value.into_ptr());
         if failed {
             this.flags.fetch_or(FAILED, Ordering::AcqRel);
             if this.pool().is_some() {
                 pool::unseen(std::ptr::from_ref(&*this) as usize, this.as_ptr());
             }
         }
+    };
+    // Under the GIL nobody ends it meanwhile but another process. What a program has put there by hand runs code when
+    // it goes.
+    if !cfg!(Py_GIL_DISABLED) && this.remote.get().is_none() && this.value.is_empty() {
+        match this.completion.is_open() {
+            Ok(()) => {
+                store(value);
+                let listened = this.completion.finish().expect("the GIL was held since it was open");
+                if listened {
+                    tell_all(py, this)?;
+                }
+                return Ok(true);
+            }
+            Err(Refused::Stage(_)) => return Ok(false),
+            Err(Refused::Held) => {}
+        }
+    }
+    end(py, this, Stage::Finished, method_of(failed), || {
+        this.value.put(null_mut());
+        store(value);
     })
 }
 
@@ -519,6 +548,7 @@ pub(crate) fn give_up(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
 
 /// Cancels a future that has not begun. `Ok(false)`: it has.
 pub(crate) fn cancel(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
+    track(this);
     let mut lock = None;
     let cancelled = step(py, this, &mut lock, |locked| this.completion.cancel(locked))?;
     if cancelled.is_ok() {
@@ -557,6 +587,7 @@ fn condition<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> 
     let condition = match this.condition.get(py) {
         Some(condition) => condition,
         None => {
+            track(this);
             let new = gil::call(&crate::types::get(py, Slot::Condition), &[])?;
             this.condition.get_or_put(new)
         }
@@ -722,8 +753,7 @@ fast!(py_add_done_callback, PyFuture, |py, this, fast| {
     if !this.completion.is_done() {
         let follows = this.flags.load(Ordering::Relaxed) & NO_CONTEXT == 0;
         let context = if follows { Some(context::snapshot(py)?.into()) } else { None };
-        let listener = Listener::Callback(function.clone().into(), context);
-        if this.completion.listen(listener, Stage::is_done).is_ok() {
+        if listen(this, Listener::Callback(function.clone().into(), context), Stage::is_done) {
             return Ok(none());
         }
     }
@@ -810,6 +840,7 @@ unsafe extern "C" fn py_set_state(object: *mut ffi::PyObject, value: *mut ffi::P
         let Some(stage) = stages.into_iter().find(|stage| state_name(*stage) == name) else {
             return Err(PyValueError::new_err(format!("{name:?} is no state of a future")));
         };
+        track(this);
         this.completion.force(stage);
         Ok(())
     })
@@ -824,6 +855,7 @@ getter!(py_get_result, PyFuture, |py, this| {
 unsafe extern "C" fn py_put_result(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
         if !this.is_failed() {
+            track(this);
             this.value.set(&value);
         }
         Ok(())
@@ -842,6 +874,7 @@ unsafe extern "C" fn py_put_exception(object: *mut ffi::PyObject, value: *mut ff
                 this.value.put(null_mut());
             }
         } else {
+            track(this);
             this.value.set(&value);
             this.flags.fetch_or(FAILED, Ordering::AcqRel);
         }
@@ -856,6 +889,7 @@ unsafe extern "C" fn py_get_condition(object: *mut ffi::PyObject, _: *mut c_void
 
 unsafe extern "C" fn py_put_condition(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
+        track(this);
         this.condition.set(&value);
         this.completion.hold();
         Ok(())
@@ -923,6 +957,7 @@ impl Native for PyFuture {
     const DOC: &'static CStr = c"Future()\n--\n\nThe core of raddle.concurrent.futures.Future.";
     const WHICH: Which = Which::Other;
     const DICT: bool = true;
+    const DICT_ACCESS: (ffi::getter, ffi::setter) = (crate::exact::py_dict, crate::exact::py_set_dict);
     const SITE: bool = false;
 
     fn fresh() -> Self {
@@ -1044,7 +1079,10 @@ impl Native for PyFuture {
 pub(crate) fn ours<'a>(object: &'a Bound<'_, PyAny>) -> Option<Me<'a>> {
     let ty = crate::types::pointer(Slot::Future).cast::<ffi::PyTypeObject>();
     // SAFETY: live objects; an instance of the type has its layout.
-    unsafe { (ffi::PyObject_TypeCheck(object.as_ptr(), ty) != 0).then(|| Me::from_ptr(object.as_ptr())) }
+    unsafe {
+        let known = crate::exact::is(object.as_ptr()) || ffi::PyObject_TypeCheck(object.as_ptr(), ty) != 0;
+        known.then(|| Me::from_ptr(object.as_ptr()))
+    }
 }
 
 /// As [`ours`].

@@ -96,6 +96,28 @@ unsafe fn take_dict<C: Native>(object: *mut ffi::PyObject) -> *mut ffi::PyObject
     unsafe { std::mem::replace(&mut (*object.cast::<WithDict<C>>()).dict, null_mut()) }
 }
 
+/// The same if it has never been asked for: empty, and known to nobody else.
+///
+/// # Safety
+/// As [`take_dict`]; attached.
+pub(crate) unsafe fn take_unused_dict<C: Native>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the caller's.
+    unsafe {
+        let dict = (*object.cast::<WithDict<C>>()).dict;
+        let unused = !dict.is_null() && ffi::Py_REFCNT(dict) == 1 && ffi::PyDict_Size(dict) == 0;
+        if unused { take_dict::<C>(object) } else { null_mut() }
+    }
+}
+
+/// Gives memory that [`end`] has left a `__dict__` for the next object: a reference of the caller's, or null.
+///
+/// # Safety
+/// As [`again`]; the type has [`Native::DICT`].
+pub(crate) unsafe fn put_dict<C: Native>(object: *mut ffi::PyObject, dict: *mut ffi::PyObject) {
+    // SAFETY: the caller's.
+    unsafe { (*object.cast::<WithDict<C>>()).dict = dict };
+}
+
 /// What `tp_traverse` passes on.
 pub(crate) struct Visit {
     visit: ffi::visitproc,
@@ -123,6 +145,9 @@ pub(crate) trait Native: Sized + 'static {
     const WHICH: Which;
     /// Whether instances have a `__dict__`, and so take part in garbage collection.
     const DICT: bool;
+
+    /// How `__dict__` is got and set.
+    const DICT_ACCESS: (ffi::getter, ffi::setter) = (ffi::PyObject_GenericGetDict, ffi::PyObject_GenericSetDict);
 
     /// Whether an object knows where it was made, and has its name from that.
     const SITE: bool = true;
@@ -519,8 +544,8 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
         members.push(member(c"__dictoffset__", offset_of!(WithDict<C>, dict)));
         attributes.push(ffi::PyGetSetDef {
             name: c"__dict__".as_ptr(),
-            get: Some(ffi::PyObject_GenericGetDict),
-            set: Some(ffi::PyObject_GenericSetDict),
+            get: Some(C::DICT_ACCESS.0),
+            set: Some(C::DICT_ACCESS.1),
             doc: std::ptr::null(),
             closure: null_mut(),
         });

@@ -8,6 +8,7 @@ use crate::args::{self, Patience, patience};
 use crate::cancel;
 use crate::context;
 use crate::error::{discard, entry, fetch, into_value};
+use crate::exact::track;
 use crate::future::{self, Me as Future, PyFuture, Work};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
@@ -949,7 +950,9 @@ fast!(py_submit_under, PyExecutor, |py, this, fast| {
     let parent = token.filter(|token| !token.is_none());
     let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
     // SAFETY: a future of ours.
-    unsafe { Future::from_ptr(item.as_ptr()) }.token.set(&own);
+    let future = unsafe { Future::from_ptr(item.as_ptr()) };
+    track(future);
+    future.token.set(&own);
     submit(py, &this.bound(py), pool, &item)?;
     Ok(item.into_ptr())
 });

@@ -99,8 +99,7 @@ fn attach(py: Python<'_>, collector: &Bound<'_, PyAny>, future: &Bound<'_, PyAny
         if let Some(pool) = this.pool() {
             pool.check_process(&this)?;
         }
-        let listener = Listener::Collector(collector.clone().into());
-        if this.completion.listen(listener, is_over).is_err() {
+        if !future::listen(this, Listener::Collector(collector.clone().into()), is_over) {
             core(collector).over(future.as_ptr(), this.is_failed());
         }
         return Ok(());

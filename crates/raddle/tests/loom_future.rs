@@ -65,6 +65,28 @@ fn one_of_two_writes_the_value_and_who_sees_the_end_sees_it() {
     });
 }
 
+/// *Seeded*: `finish` from pending only, or by a load and a store.
+#[test]
+fn an_end_in_one_step_meets_the_beginning_and_is_seen_whole() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), Cell::default()));
+        let beginner = Arc::clone(&shared);
+        let beginner = spawn(move || beginner.0.begin().is_ok());
+        let waiter = Arc::clone(&shared);
+        let waiter = spawn(move || {
+            wait(&waiter.0, &Alone).unwrap();
+            waiter.1.get()
+        });
+        assert_eq!(shared.0.is_open(), Ok(()));
+        shared.1.set(7);
+        assert_eq!(shared.0.finish(), Ok(false));
+        assert_eq!(shared.0.is_open(), Err(Refused::Stage(Stage::Finished)));
+        beginner.join().unwrap();
+        assert_eq!(waiter.join().unwrap(), 7);
+        assert_eq!(shared.0.stage(), Stage::Finished);
+    });
+}
+
 /// *Seeded*: the wake in `go` for one only.
 #[test]
 fn the_end_wakes_all_waiters() {

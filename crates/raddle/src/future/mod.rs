@@ -193,6 +193,31 @@ impl<L> Completion<L> {
         self.go(|stage| stage == Stage::Settling, end, locked)
     }
 
+    /// Whether it could be claimed now.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    #[inline]
+    pub fn is_open(&self) -> Result<(), Refused> {
+        let word = self.word.load(Ordering::Acquire);
+        match Stage::of(word) {
+            Stage::Pending | Stage::Running if word & HELD != 0 => Err(Refused::Held),
+            Stage::Pending | Stage::Running => Ok(()),
+            stage => Err(Refused::Stage(stage)),
+        }
+    }
+
+    /// [`claim`](Self::claim) and [`settle`](Self::settle) in one, where the host lets no other thread cancel, end or
+    /// hold it since it [`is_open`](Self::is_open): the value has been stored between the two. Whether somebody
+    /// listens.
+    ///
+    /// # Errors
+    /// [`Refused`]: the host has broken its word.
+    #[inline]
+    pub fn finish(&self) -> Result<bool, Refused> {
+        self.go(|stage| matches!(stage, Stage::Pending | Stage::Running), Stage::Finished, false)
+    }
+
     /// Puts it at a stage, whatever it was: for hosts whose programs may write the state.
     pub fn force(&self, stage: Stage) {
         let mut word = self.word.load(Ordering::Relaxed);
