@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-from tools import STDLIB, Crew, Stopwatch, check_signature
+from tools import STDLIB, Crew, Stopwatch, check_child, check_signature
 
 
 class Clock:
@@ -76,6 +76,23 @@ class TestScheduler:
     @pytest.fixture
     def scheduler(self, cls, clock):
         return cls(clock.time, clock.sleep)
+
+    def test_events_without_end_let_other_threads_run(self, impl):
+        """The main thread gives the interpreter away a hundred times; the events are made of builtins."""
+        check_child(
+            impl.prelude
+            + """
+import functools, os, time
+scheduler = sched.scheduler()
+event = functools.partial(scheduler.enter)
+event.__setstate__((scheduler.enter, (0, 0, event), {}, {}))
+event()
+threading.Thread(target=scheduler.run).start()
+for _ in range(100):
+    time.sleep(0.0001)
+os._exit(0)
+"""
+        )
 
     # Construction
 

@@ -346,6 +346,29 @@ print(sum(type(each) is Bad for each in gc.get_objects()))
             out="0\n",
         )
 
+    @pytest.mark.parametrize(
+        "task",
+        [
+            "def task(): pool.submit(task)",
+            # Without any Python code.
+            "task = functools.partial(pool.submit); task.__setstate__((pool.submit, (task,), {}, {}))",
+        ],
+    )
+    def test_tasks_without_end_let_other_threads_run(self, impl, task):
+        """The main thread gives the interpreter away a hundred times, and has to get it again each time."""
+        check_child(
+            impl.pool_prelude
+            + f"""
+import functools, os, time
+pool = futures.ThreadPoolExecutor(1)
+{task}
+task()
+for _ in range(100):
+    time.sleep(0.0001)
+os._exit(0)
+"""
+        )
+
     def test_argument_of_a_cancelled_task_goes_with_its_future(self, make, gate):
         class Thing:
             pass

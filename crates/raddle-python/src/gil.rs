@@ -4,7 +4,7 @@
 //! the interpreter is let go of only around the core's door, and no core lock is held while Python runs.
 
 use pyo3::types::PyString;
-use pyo3::{Bound, PyAny, PyErr, PyResult, Python, ffi};
+use pyo3::{Bound, Py, PyAny, PyErr, PyResult, Python, ffi};
 use raddle::park::{Alone, Deadline, Host, Look, Parking, Signal, Stop};
 use raddle::primitive::thread_token;
 use raddle::trace::thread::Thread;
@@ -287,6 +287,26 @@ pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
 pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
     // SAFETY: the caller's.
     python(|| unsafe { unwinding::Py_DecRef(object) });
+}
+
+/// Lets another thread have the interpreter that has asked for it, for who has not run Python code for a while.
+///
+/// By calling a function of no effect, since that is where the interpreter looks for such requests. Letting go of it
+/// and taking it again would hardly ever let anybody in: who waits is woken too late, and begins to count its switch
+/// interval anew, at the end of which it would ask.
+///
+/// # Errors
+/// What a signal handler raises, or another thread in this one.
+pub(crate) fn give_way(py: Python<'_>) -> PyResult<()> {
+    static NOTHING: OnceLock<Py<PyAny>> = OnceLock::new();
+    let nothing = match NOTHING.get() {
+        Some(nothing) => nothing,
+        None => {
+            let new = py.eval(c"lambda: None", None, None)?.unbind();
+            NOTHING.get_or_init(|| new)
+        }
+    };
+    call(nothing.bind(py), &[]).map(drop)
 }
 
 /// Gives back a reference, which may run a finalizer.

@@ -1,8 +1,8 @@
 //! Thread pools: what `ThreadPoolExecutor` is made of.
 //!
 //! A future is its own task: the function and its arguments are in it until it runs, and the line holds futures.
-//! Workers drain the line with the interpreter in hand; they let others have it every few milliseconds, since a
-//! task made only of builtins never does, and let go of it to sleep.
+//! Workers drain the line with the interpreter in hand. They give it to others who ask for it, between tasks
+//! too, since a task made of builtins never looks; and they let go of it to sleep.
 
 use crate::args::{self, Patience, patience};
 use crate::cancel;
@@ -62,9 +62,9 @@ enum OnFull {
     DropOldest,
 }
 
-/// How long a worker keeps the interpreter before it lets others have it, in nanoseconds: the interpreter's own
-/// switch interval.
-const TURN: u64 = 5_000_000;
+/// How often a worker looks whether another thread has asked for the interpreter, in nanoseconds: tasks made of
+/// builtins never do.
+const TURN: u64 = 1_000_000;
 /// How often a worker that does not sleep looks at its processor time, in nanoseconds.
 const MEASURE: u64 = 10_000_000;
 /// One in so many short bursts of work is measured, and below this many nanoseconds they are short.
@@ -683,7 +683,9 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                     }
                 }
                 if watch.time.saturating_sub(attached) > TURN {
-                    PyHost::unending().detached(|| {});
+                    if let Err(error) = gil::give_way(py) {
+                        gil::unraisable(py, error, std::ptr::null_mut());
+                    }
                     watch.time = now();
                     attached = watch.time;
                 }

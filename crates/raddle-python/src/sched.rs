@@ -20,7 +20,7 @@ mod order;
 
 use crate::args;
 use crate::error::{entry, entry_or, fetch};
-use crate::gil::{self, PyHost, is_main_thread};
+use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
 use crate::native::{Native, This, Visit, Which, fast, get, methods, no_pickle};
 use crate::observe;
@@ -36,7 +36,7 @@ use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::null_mut;
 
-/// Events that may run between two moments at which other threads get the interpreter.
+/// Events that may run between two looks whether another thread has asked for the interpreter.
 const EVENTS_A_TURN: u32 = 100;
 /// The same as a time, in nanoseconds.
 const TURN: u64 = 5_000_000;
@@ -408,7 +408,7 @@ unsafe extern "C" fn py_cancel(
 
 // Running
 
-/// When other threads got the interpreter last.
+/// When it was last looked whether another thread has asked for the interpreter.
 struct Turn {
     since: u64,
     events: u32,
@@ -425,9 +425,9 @@ impl Turn {
         if self.events < EVENTS_A_TURN && now() - self.since < TURN {
             return Ok(());
         }
-        PyHost::unending().detached(std::thread::yield_now);
+        gil::give_way(py)?;
         *self = Turn::new();
-        if is_main_thread() { gil::check_signals(py) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::channel::{PICKLE, PyChannel, Raw, Small};
 use crate::error::{discard, into_value};
-use crate::gil::{self, PyHost};
+use crate::gil;
 use crate::message::PyMessage;
 use crate::named::{Last, Named};
 use crate::plain;
@@ -83,7 +83,7 @@ impl PyServer {
             turn += 1;
             if turn == TURN {
                 turn = 0;
-                PyHost::unending().detached(|| {});
+                gil::give_way(py)?;
             }
             gil::check_signals(py)?;
             let (data, tag) = match PyChannel::receive_task(channel, &mut small, is_changed) {

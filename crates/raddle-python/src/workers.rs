@@ -334,8 +334,7 @@ impl PyWorkers {
                 };
                 futures.append(future)?;
                 if futures.len() % TURN == 0 {
-                    PyHost::unending().detached(|| {});
-                    gil::check_signals(py)?;
+                    gil::give_way(py)?;
                 }
             }
             Ok(())
