@@ -123,6 +123,14 @@ pub(crate) fn new_task<'py>(py: Python<'py>, line: Line<'_>, work: Work<'py>, si
     let future = unsafe { Me::from_ptr(item.as_ptr()) };
     future.line.fill(line.bound(py).into_ptr());
     future.function.fill(work.function.into_ptr());
+    // The arguments are given back before the line and the worker let go of the task: until then the garbage collector
+    // has no use for a tuple that nobody else has.
+    // SAFETY: a live tuple.
+    unsafe {
+        if ffi::Py_REFCNT(work.args.as_ptr()) == 1 {
+            ffi::PyObject_GC_UnTrack(work.args.as_ptr().cast());
+        }
+    }
     future.args.fill(work.args.into_ptr());
     future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
     match work.context {
