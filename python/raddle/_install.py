@@ -58,15 +58,15 @@ AREAS = (
         rebased=(("_MainThread", "Thread"), ("_DummyThread", "Thread")),
         aliases=(("_thread", "allocate_lock", "Lock"), ("_thread", "RLock", "RLock")),
     ),
-    Area("queue", added=("ShutDown",)),
-    Area("sched"),
+    Area("queue", added=("ShutDown",), package="queue"),
+    Area("sched", package="sched"),
     Area("concurrent.futures._base", package="concurrent.futures"),
     Area("concurrent.futures.thread", package="concurrent.futures"),
     Area("concurrent.futures", package="concurrent.futures"),
     Area("concurrent.futures.process", package="concurrent.futures.process"),
     Area("multiprocessing", package="multiprocessing"),
     Area("multiprocessing.pool", package="multiprocessing.pool", only=("Pool", "ThreadPool")),
-    Area("multiprocessing.connection", package="multiprocessing", only=("wait",)),
+    Area("multiprocessing.connection", package="multiprocessing.connection", only=("wait",)),
     # What children are told: they install too.
     Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),
 )
@@ -79,14 +79,15 @@ _FOLLOWERS = {"threading.RLock"}
 
 _MISSING: Any = object()
 
+_STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
+
 
 class Installation:
     """What ``install()`` did.
 
     Attributes:
-        replaced: the standard names that are raddle's now, such as ``"threading.Lock"``. Those of
-            ``concurrent.futures`` and ``multiprocessing`` are replaced when those are imported, and listed from then
-            on.
+        replaced: the standard names that are raddle's now, such as ``"threading.Lock"``. Those of modules that were
+            not loaded are replaced when they are imported, and listed from then on.
         missed: sentences about what still is the standard library's. Looked for at the first access, in the
             modules that were loaded when ``install()`` ran; O(names in them), about 50 ms for a thousand.
     """
@@ -106,6 +107,11 @@ class Installation:
         if self._missed is None:
             self._missed = sorted(set(_find_missed(self._loaded, self._originals)))
         return self._missed
+
+    @property
+    def awaited(self) -> list[str]:
+        """The standard modules whose names will be replaced when they are imported."""
+        return [area.standard for area in AREAS if area.standard not in sys.modules]
 
     def __repr__(self) -> str:
         return f"<raddle.Installation: {len(self.replaced)} names replaced, {len(self.missed)} not reached>"
@@ -193,6 +199,8 @@ class _Finder:
                 break
         else:
             return None
+        if not name.startswith("raddle.") and not str(spec.origin).startswith(_STANDARD_LIBRARY):
+            return None  # a module of the program's, with the same name
         loader: Any = spec.loader
         load = loader.exec_module
 

@@ -7,8 +7,6 @@ lock does the same; give it one.
 """
 
 import _thread
-import queue
-import sched
 import threading
 
 __all__ = [
@@ -16,18 +14,13 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "Event",
-    "LifoQueue",
     "Lock",
-    "PriorityQueue",
-    "Queue",
     "RLock",
     "Semaphore",
-    "SimpleQueue",
     "Thread",
     "Timer",
     "allocate_lock",
     "count",
-    "scheduler",
 ]
 
 allocate_lock = _thread.allocate_lock
@@ -42,10 +35,3 @@ Lock = threading.Lock
 Semaphore = threading.Semaphore
 Thread = threading.Thread
 Timer = threading.Timer
-
-LifoQueue = queue.LifoQueue
-PriorityQueue = queue.PriorityQueue
-Queue = queue.Queue
-SimpleQueue = queue.SimpleQueue
-
-scheduler = sched.scheduler

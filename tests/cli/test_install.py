@@ -116,6 +116,38 @@ with concurrent.futures.ThreadPoolExecutor(2) as pool:
     )
 
 
+def test_modules_not_yet_loaded_are_replaced_when_they_are():
+    check_child(
+        """
+import sys, raddle
+done = raddle.install()
+assert not {"queue", "sched", "raddle.queue", "raddle.sched"} & set(sys.modules)
+assert {"queue", "sched"} < set(done.awaited) and "threading" not in done.awaited
+assert not any(name.startswith(("queue.", "sched.")) for name in done.replaced)
+import queue, sched
+assert queue.Queue is raddle.queue.Queue and "queue.Queue" in done.replaced
+assert sched.scheduler is raddle.sched.scheduler and "sched.scheduler" in done.replaced
+assert not {"queue", "sched"} & set(done.awaited)
+raddle.uninstall()
+assert queue.Queue is not raddle.queue.Queue and sched.scheduler is not raddle.sched.scheduler
+"""
+    )
+
+
+@pytest.mark.parametrize("first", ["queues", "connection", "synchronize", "pool", "managers"])
+def test_modules_of_multiprocessing_may_be_loaded_in_any_order(first):
+    check_child(
+        f"""
+import raddle
+raddle.install()
+import multiprocessing.{first}, raddle.multiprocessing.{first}
+import multiprocessing.connection, raddle.multiprocessing.connection
+assert multiprocessing.connection.wait is raddle.multiprocessing.connection.wait
+assert type(multiprocessing.Queue()) is raddle.multiprocessing.queues.Queue
+"""
+    )
+
+
 def test_rlock_function_taken_earlier_follows():
     check_child(
         """
@@ -461,7 +493,7 @@ def test_subinterpreter():
 def test_failure_leaves_everything_as_it_was():
     done = run_child(
         """
-import sys, threading, queue
+import sys, threading, queue, sched
 import raddle.threading
 before = dict(vars(threading)), dict(vars(queue))
 sys.modules["raddle.sched"] = None

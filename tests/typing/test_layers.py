@@ -162,6 +162,7 @@ ALLOWED = {
     "multiprocessing/__init__": {"multiprocessing", "queue"},
     "multiprocessing/_ahead": set(),
     "multiprocessing/_arena": {"_raddle"},
+    "multiprocessing/_ends": {"_raddle", "multiprocessing"},
     "multiprocessing/_lifeline": set(),
     "multiprocessing/_pickling": set(),
     "multiprocessing/_warm": {"_originals", "multiprocessing"},

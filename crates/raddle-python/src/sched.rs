@@ -45,11 +45,29 @@ const LONGEST: f64 = 9e9;
 /// How often the order may change under the comparisons for one event.
 const RESTARTS: u32 = 10_000;
 
-/// What is taken from the standard library, once.
-struct Standard {
+/// What is taken from the standard library's `sched`, which is loaded for the first event.
+struct Events {
     event: Py<PyAny>,
     /// The default of `kwargs`, which subclasses get to see.
     missing: Py<PyAny>,
+}
+
+static EVENTS: PyOnceLock<Events> = PyOnceLock::new();
+
+impl Events {
+    fn get(py: Python<'_>) -> PyResult<&Events> {
+        EVENTS.get_or_try_init(py, || {
+            let sched = py.import("sched")?;
+            Ok(Events {
+                event: sched.getattr("Event")?.unbind(),
+                missing: sched.getattr("_sentinel").unwrap_or_else(|_| py.None().into_bound(py)).unbind(),
+            })
+        })
+    }
+}
+
+/// What is taken when the extension is loaded: before a program puts something else there.
+struct Standard {
     monotonic: Py<PyAny>,
     sleep: Py<PyAny>,
     /// Whether `sleep` is the interpreter's own, which nobody can tell from a wait at the door.
@@ -63,7 +81,6 @@ static STANDARD: PyOnceLock<Standard> = PyOnceLock::new();
 impl Standard {
     fn get(py: Python<'_>) -> PyResult<&Standard> {
         STANDARD.get_or_try_init(py, || {
-            let sched = py.import("sched")?;
             let time = py.import("time")?;
             let sleep = time.getattr("sleep")?;
             // Globals of its own: without them the function would keep those of `__main__` alive at exit.
@@ -71,8 +88,6 @@ impl Standard {
             let call =
                 py.eval(c"lambda action, argument, kwargs: action(*argument, **kwargs)", Some(&globals), None)?;
             Ok(Standard {
-                event: sched.getattr("Event")?.unbind(),
-                missing: sched.getattr("_sentinel").unwrap_or_else(|_| py.None().into_bound(py)).unbind(),
                 monotonic: time.getattr("monotonic")?.unbind(),
                 sleeps: sleep.is_instance_of::<PyCFunction>(),
                 sleep: sleep.unbind(),
@@ -253,7 +268,7 @@ fn missing(function: &str, names: &[&str], missing: &[bool]) -> PyErr {
 
 /// A new `sched.Event`.
 fn new_event<'py>(py: Python<'py>, fields: [*mut ffi::PyObject; 6]) -> PyResult<Bound<'py, PyAny>> {
-    let ty: *mut ffi::PyTypeObject = Standard::get(py)?.event.as_ptr().cast();
+    let ty: *mut ffi::PyTypeObject = Events::get(py)?.event.as_ptr().cast();
     // SAFETY: a subclass of tuple without fields of its own; its items are set before anybody sees it, and take the
     // references over.
     unsafe {
@@ -274,7 +289,7 @@ fn new_event<'py>(py: Python<'py>, fields: [*mut ffi::PyObject; 6]) -> PyResult<
 fast!(py_enterabs, PyScheduler, |py, this, fast| {
     let ([time, priority, action], [argument, kwargs]) = five(py, "scheduler.enterabs", "time", fast)?;
     let argument = argument.unwrap_or_else(|| PyTuple::empty(py).into_any());
-    let missing = &Standard::get(py)?.missing;
+    let missing = &Events::get(py)?.missing;
     let kwargs = kwargs.filter(|kwargs| !kwargs.is(missing)).unwrap_or_else(|| PyDict::new(py).into_any());
     let sequence = this.sequence.fetch_add(1, Ordering::Relaxed);
     let rank = Rank::of(time.as_ptr(), priority.as_ptr(), sequence);
@@ -304,7 +319,7 @@ unsafe extern "C" fn py_enter(
         let now = gil::call(&timefunc, &[])?;
         let time = gil::add(&now, &delay)?;
         let argument = argument.unwrap_or_else(|| PyTuple::empty(py).into_any());
-        let missing = Standard::get(py)?.missing.as_ptr();
+        let missing = Events::get(py)?.missing.as_ptr();
         let kwargs = kwargs.as_ref().map_or(missing, Bound::as_ptr);
         let all = [object, time.as_ptr(), priority.as_ptr(), action.as_ptr(), argument.as_ptr(), kwargs];
         let method = gil::attribute(&this.bound(py), "enterabs")?;

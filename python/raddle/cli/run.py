@@ -20,6 +20,8 @@ from raddle.cli import USAGE_ERROR
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NamedTuple, NoReturn
+
+    from raddle._install import Installation
 else:
     from raddle._named_tuple import NamedTuple
 
@@ -127,16 +129,20 @@ def _install(options: Options) -> None:
             f"raddle run: cannot write reports to {options.report!r}: {error}", USAGE_ERROR
         ) from None
     if options.explain:
-        _write(_explanation(done.replaced, done.missed))
+        _write(_explanation(done))
 
 
-def _explanation(replaced: list[str], missed: list[str]) -> str:
+def _explanation(done: Installation) -> str:
     from raddle import __version__
 
-    lines = [f"raddle {__version__} replaced {len(replaced)} names of the standard library:"]
-    lines += [f"    {name}" for name in replaced]
-    lines.append(f"raddle could not reach, because they were bound before it was installed: {len(missed)}")
-    lines += [f"    {sentence}" for sentence in missed]
+    lines = [f"raddle {__version__} replaced {len(done.replaced)} names of the standard library:"]
+    lines += [f"    {name}" for name in done.replaced]
+    lines.append("raddle will replace the names of these modules when they are imported:")
+    lines += [f"    {name}" for name in done.awaited]
+    lines.append(
+        f"raddle could not reach, because they were bound before it was installed: {len(done.missed)}"
+    )
+    lines += [f"    {sentence}" for sentence in done.missed]
     return "\n".join(lines) + "\n"
 
 

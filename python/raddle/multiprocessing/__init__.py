@@ -11,9 +11,7 @@ import multiprocessing as _std
 
 from raddle.multiprocessing import context as context
 
-TYPE_CHECKING = (
-    False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
-)
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
 if TYPE_CHECKING:
     from multiprocessing import *  # noqa: F403
     from typing import Any

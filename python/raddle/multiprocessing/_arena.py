@@ -6,10 +6,13 @@ import os
 import threading as _threading
 from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
-from typing import Any
 from weakref import WeakValueDictionary
 
 from raddle import _raddle
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 #: All arenas that this process has, by device and inode: one that comes twice is mapped once.
 _arenas: WeakValueDictionary[tuple[int, int], _raddle.Arena] = WeakValueDictionary()

@@ -13,7 +13,10 @@ import pickle
 import struct
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["BUFFERS", "PICKLE", "decode", "dump_parts", "dump_with_buffers", "loads"]
 
@@ -33,13 +36,13 @@ _forking: Any = ForkingPickler
 _STANDARD_DUMPS = _forking.dumps.__func__
 
 
-class _Parts(list[Any]):
+class _Parts(list):  # type: ignore[type-arg]
     """What a pickler writes, piece by piece."""
 
     write = list.append
 
 
-class _Reducers(dict[type, Any]):
+class _Reducers(dict):  # type: ignore[type-arg]
     """A dispatch table that is always up to date: what is registered later counts too."""
 
     def __missing__(self, cls: type) -> Any:

@@ -13,11 +13,14 @@ from contextlib import suppress
 from multiprocessing import process as _process
 from multiprocessing import reduction as _reduction
 from pickle import PicklingError
-from typing import Any
 
 from raddle import _raddle
 from raddle.multiprocessing._lifeline import hold
 from raddle.multiprocessing._pickling import BUFFERS, decode, dump_with_buffers, loads
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["SHIFT", "Ends", "Flavour", "OfExecutor", "OfPool", "Stopped", "decode_message", "main"]
 

@@ -16,12 +16,15 @@ from multiprocessing import connection as _std
 from multiprocessing import context as _context
 from multiprocessing import reduction as _reduction
 from multiprocessing.connection import Client, Listener, answer_challenge, deliver_challenge
-from typing import Any
 
 from raddle import _raddle
 from raddle.multiprocessing._arena import for_rows
+from raddle.multiprocessing._ends import End, InSharedMemory
 from raddle.multiprocessing._pickling import PICKLE, decode, dump_parts, loads
-from raddle.multiprocessing.queues import _End, _InSharedMemory
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "answer_challenge", "deliver_challenge", "wait"]
 
@@ -208,4 +211,4 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
 
 
 def _is_ready(item: Any) -> bool:
-    return not isinstance(item, Connection | _End | _InSharedMemory) or item._channel.poll(0)
+    return not isinstance(item, Connection | End | InSharedMemory) or item._channel.poll(0)

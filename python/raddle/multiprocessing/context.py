@@ -23,9 +23,7 @@ from multiprocessing.context import (
 )
 from multiprocessing.process import BaseProcess
 
-TYPE_CHECKING = (
-    False  # as type checkers know it; a child loads this module, and typing is not worth loading for it
-)
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any

@@ -11,12 +11,16 @@ from multiprocessing import context as _context
 from multiprocessing import queues as _std
 from multiprocessing import reduction as _reduction
 from queue import Empty, Full
-from typing import Any, NoReturn
 
 from raddle import _raddle
 from raddle.multiprocessing._arena import for_rows
-from raddle.multiprocessing._pickling import PICKLE, decode, dump_with_buffers, loads
+from raddle.multiprocessing._ends import InSharedMemory
+from raddle.multiprocessing._pickling import decode, dump_with_buffers, loads
 from raddle.queue import ShutDown
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "ShutDown", "SimpleQueue"]
 
@@ -38,83 +42,13 @@ def _new_channel(items: int, size: int) -> _raddle.Channel:
     return channel
 
 
-def _hand_over(queue: _InSharedMemory) -> tuple[Any, Any, Any]:
+def _hand_over(queue: InSharedMemory) -> tuple[Any, Any, Any]:
     """The channel's two descriptors and its arena, to be pickled for a process that is being started."""
     channel = queue._channel
     return _reduction.DupFd(channel.file()), _reduction.DupFd(channel.bell()), queue._arena
 
 
-class _End:
-    """What programs that reach into a queue find as ``_reader`` and ``_writer``: a connection as far as they need."""
-
-    def __init__(self, channel: _raddle.Channel) -> None:
-        self._channel = channel
-        self._closed = False
-
-    @property
-    def closed(self) -> bool:
-        return self._closed or self._channel.closed
-
-    def close(self) -> None:
-        self._closed = True
-
-    def fileno(self) -> int:
-        self._check()
-        return self._channel.select()
-
-    def poll(self, timeout: float | None = 0.0) -> bool:
-        self._check()
-        return self._channel.poll(timeout)
-
-    def recv(self) -> Any:
-        self._check()
-        return self._channel.receive()
-
-    def send(self, obj: Any) -> None:
-        self._check()
-        self._channel.send(*dump_with_buffers(obj))
-
-    def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        self._check()
-        data = self._channel.receive_bytes_of(maxlength)
-        if data is None:
-            raise OSError("bad message length")
-        return bytes(data)
-
-    def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
-        self._check()
-        view = memoryview(buf).cast("B")
-        self._channel.send(PICKLE, view[offset : None if size is None else offset + size])
-
-    def _check(self) -> None:
-        if self._closed:
-            raise OSError("handle is closed")
-
-
-class _InSharedMemory:
-    """What the three kinds have in common."""
-
-    _channel: _raddle.Channel
-    #: Where processes that have the queue say what they wait for.
-    _arena: _raddle.Arena | None
-
-    def _attach(self, channel: _raddle.Channel, arena: _raddle.Arena | None) -> None:
-        self._channel, self._arena = channel, arena
-        self._reader = _End(channel)
-        self._writer = _End(channel)
-
-    def fileno(self) -> int:
-        """A descriptor for select() and its kin: readable while there is something to get.
-
-        It may tell of an item that another process takes first. After ``shutdown()`` it stays readable.
-
-        Raises:
-            OSError: the queue is closed in this process.
-        """
-        return self._channel.select()
-
-
-class Queue(_InSharedMemory, _std.Queue):  # type: ignore[type-arg]
+class Queue(InSharedMemory, _std.Queue):  # type: ignore[type-arg]
     """A queue for any number of processes and threads: first come, first served.
 
     Args:
@@ -260,7 +194,7 @@ class JoinableQueue(Queue, _std.JoinableQueue):  # type: ignore[type-arg]
         self._channel.join()
 
 
-class SimpleQueue(_InSharedMemory, _std.SimpleQueue):  # type: ignore[type-arg]
+class SimpleQueue(InSharedMemory, _std.SimpleQueue):  # type: ignore[type-arg]
     """A queue with ``put``, ``get`` and ``empty`` only. Pickling errors come out of ``put``."""
 
     def __init__(self, *, ctx: Any) -> None:

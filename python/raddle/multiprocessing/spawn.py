@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import sys
 from multiprocessing import spawn as _std
-from typing import Any
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 globals().update({name: value for name, value in vars(_std).items() if not name.startswith("__")})
 

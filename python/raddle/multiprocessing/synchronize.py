@@ -12,11 +12,14 @@ import time
 import warnings
 from multiprocessing import context as _context
 from multiprocessing import synchronize as _std
-from typing import Any
 
 import raddle.threading  # noqa: F401 - fork, exit and detection come with it
 from raddle import _raddle
 from raddle.multiprocessing._arena import in_arena
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 

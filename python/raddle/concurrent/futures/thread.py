@@ -10,6 +10,7 @@ from concurrent.futures import _base
 from concurrent.futures import thread as _std
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
+from functools import cache
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -130,6 +131,7 @@ class _Crew:
         self.numbers = count()
         #: Held while a worker is started, so that whoever joins them all misses none.
         self.starting = RLock()
+        _look_after_forks()
         _crews.add(self)
 
     def start(self) -> None:
@@ -441,11 +443,15 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
 
 
 def _after_fork_in_child() -> None:
-    _std._global_shutdown_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for crew in list(_crews):
         crew.threads.clear()
         crew.starting._at_fork_reinit()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+@cache
+def _look_after_forks() -> None:
+    """From the first pool on: each hook costs every forked process the memory pages that it touches."""
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 atexit.register(_raddle.tell_unseen)
