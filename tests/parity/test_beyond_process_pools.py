@@ -135,6 +135,30 @@ class TestDeaths:
                 os.kill(pid, signal.SIGKILL)
             assert pool.submit(pow, 2, 3).result(DEADLINE) == 8
 
+    def test_submitted_while_hope_is_given_up(self):
+        """After the dispatcher has taken the tasks out that no worker will run, and before the pool says so."""
+        pool = ProcessPoolExecutor(2, raddle.multiprocessing.get_context("fork"), os._exit, (4,))
+        given_up, go_on = threading.Event(), threading.Event()
+        tell = pool._crew.on_hopeless
+
+        def on_hopeless(futures):
+            given_up.set()
+            go_on.wait(DEADLINE)
+            tell(futures)
+
+        pool._crew.on_hopeless = on_hopeless
+        early = pool.submit(pow, 2, 2)
+        assert given_up.wait(DEADLINE)
+        late = pool.submit(pow, 2, 2)
+        go_on.set()
+        for future in (early, late):
+            assert isinstance(future.exception(DEADLINE), BrokenProcessPool)
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(pow, 2, 2)
+        with Stopwatch() as clock:
+            pool.shutdown(cancel_futures=True)
+        assert clock.seconds < DEADLINE
+
     def test_a_worker_that_is_stopped_holds_nobody_up(self, pool):
         wait([pool.submit(pause, 0.05) for _ in range(4)], DEADLINE)
         victim = pool.submit(pid_of).result(DEADLINE)

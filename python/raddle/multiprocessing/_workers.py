@@ -352,9 +352,8 @@ class Crew:
             _raddle.end_taken(future, error)
 
     def on_hopeless(self, futures: list[Future[Any]]) -> None:
-        self.broken = "worker processes end before they are ready: the pool is not usable anymore"
+        self._break("worker processes end before they are ready: the pool is not usable anymore", None)
         self._fail(futures, None)
-        self.close()
 
     def on_unfit_worker(self, error: BaseException) -> None:
         if self.on_unfit is not None:
@@ -362,6 +361,7 @@ class Crew:
         self._break("the initializer failed in a worker process: the pool is not usable anymore", error)
 
     def _break(self, text: str, error: BaseException | None) -> None:
+        # First: what comes after the tasks are taken out is failed by who submits it.
         self.broken = text
         self._fail(self.workers.drop_all(), error)
         self.close()
