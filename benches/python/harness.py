@@ -283,6 +283,7 @@ def calibrate(one: Row, adapter: ModuleType, seconds: float) -> int:
     """Operations that take about `seconds`; the runs it needs also warm the interpreter's inline caches."""
     n = one.least
     if n == one.most:
+        sample(one, adapter, n)
         return n
     while True:
         wall, _ = sample(one, adapter, n)

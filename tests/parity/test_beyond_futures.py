@@ -771,6 +771,18 @@ class TestSubmittedAt:
         assert future.submitted_at[:2] == (__file__, line_of(submit, "# there"))
 
 
+def test_a_pool_has_no_dict_of_its_own(make):
+    """With one, each `pool.submit` takes the interpreter a search through it."""
+    pool = make(1)
+    assert pool.submit(abs, -1).result(20) == 1
+    assert list(pool.map(abs, [-2])) == [2]
+    held = gc.get_referents(pool)
+    assert not any(type(one) is dict for one in held)
+    assert vars(pool) == {}
+    pool.label = "mine"
+    assert vars(pool) == {"label": "mine"}
+
+
 class TestStats:
     def test_before_any_work(self, make):
         stats = make(3).stats()

@@ -105,27 +105,27 @@ pub(crate) fn snapshot(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
-/// Calls in a context of which nobody else knows: the snapshot itself, or an empty one.
-pub(crate) fn run<R>(
+/// Calls in a context of which nobody else knows: the snapshot itself, or an empty one. A new reference, or null and an
+/// exception, as `call` gives it: to move anything larger to and fro takes longer than all the rest.
+pub(crate) fn run(
     py: Python<'_>,
     snapshot: Option<&Bound<'_, PyAny>>,
-    call: impl FnOnce() -> PyResult<R>,
-) -> PyResult<R> {
+    call: impl FnOnce() -> *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     let Some(snapshot) = snapshot else { return call() };
     if snapshot.as_ptr() != EMPTY.load(Ordering::Relaxed) {
-        return within(py, snapshot, call);
+        return within(snapshot, call);
     }
     // Attached, and with the GIL: else `EMPTY` is null.
     let spare = SPARE.load(Ordering::Relaxed);
     SPARE.store(null_mut(), Ordering::Relaxed);
     // SAFETY: the reference is the cell's; or else a new one, or null.
     let context = unsafe {
-        match spare.is_null() {
-            false => Bound::from_owned_ptr(py, spare),
-            true => Bound::from_owned_ptr_or_err(py, ffi::PyContext_New())?,
-        }
+        let context = if spare.is_null() { ffi::PyContext_New() } else { spare };
+        let Some(context) = Bound::from_owned_ptr_or_opt(py, context) else { return null_mut() };
+        context
     };
-    let result = within(py, &context, call);
+    let result = within(&context, call);
     let object = context.as_ptr();
     // SAFETY: a live context of the layout that was checked.
     let unchanged = unsafe { ffi::Py_REFCNT(object) == 1 && variables(object) == NOTHING.load(Ordering::Relaxed) };
@@ -137,15 +137,18 @@ pub(crate) fn run<R>(
     result
 }
 
-fn within<R>(py: Python<'_>, context: &Bound<'_, PyAny>, call: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+#[inline]
+fn within(context: &Bound<'_, PyAny>, call: impl FnOnce() -> *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a live context; attached.
     if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
+        return null_mut();
     }
     let result = call();
     // SAFETY: as above; it was entered by this thread, and whatever was entered in between has been left.
     if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
-        return Err(fetch(py));
+        // SAFETY: a new reference, or null.
+        unsafe { gil::decref(result) };
+        return null_mut();
     }
     result
 }

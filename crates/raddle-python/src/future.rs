@@ -446,7 +446,20 @@ pub(crate) fn listen(this: Me<'_>, listener: Listener, is_over: impl Fn(Stage) -
     if this.pool().is_none() {
         track(this);
     }
-    this.completion.listen(listener, is_over).is_ok()
+    if alone(this) {
+        // SAFETY: what `alone` says.
+        unsafe { this.completion.listen_alone(listener, is_over) }.is_ok()
+    } else {
+        this.completion.listen(listener, is_over).is_ok()
+    }
+}
+
+/// Whether only threads that are attached change this future, or have something told of its end: then nobody else does
+/// as long as the calling one is.
+#[inline]
+fn alone(this: Me<'_>) -> bool {
+    // What another process replies comes by a thread that is not attached.
+    !cfg!(Py_GIL_DISABLED) && this.remote.get().is_none()
 }
 
 /// Tells the collectors, once it is finished or cancelled and acknowledged.
@@ -465,6 +478,14 @@ fn call_back(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
 
 /// The same for one that is finished: first the collectors, and then the callbacks.
 fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+    if alone(this) {
+        // SAFETY: what `alone` says.
+        let only = unsafe { this.completion.take_only_alone() };
+        if let Some(only) = only {
+            let callback = only.tell_collector(py, this, this.is_failed());
+            return callback.map_or(Ok(()), |callback| callback.call_back(py, this));
+        }
+    }
     let mut listeners = this.completion.take_listeners(|_| true);
     if listeners.iter().any(|listener| matches!(listener, Listener::Collector(_))) {
         let failed = this.is_failed();
@@ -505,14 +526,17 @@ fn invoke(
     context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let me = this.bound(py);
-    match context::run(py, context, || gil::call(function, &[&me])) {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_instance_of::<PyException>(py) => {
-            gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)])?;
-            Ok(())
-        }
-        Err(error) => Err(error),
+    let result = context::run(py, context, || gil::call_plain(function, &[&me]));
+    if !result.is_null() {
+        // SAFETY: a new reference.
+        unsafe { gil::decref(result) };
+        return Ok(());
     }
+    let error = fetch(py);
+    if !error.is_instance_of::<PyException>(py) {
+        return Err(error);
+    }
+    gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)]).map(drop)
 }
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
@@ -527,9 +551,8 @@ pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, fail
             }
         }
     };
-    // Under the GIL nobody ends it meanwhile but another process. What a program has put there by hand runs code when
-    // it goes.
-    if !cfg!(Py_GIL_DISABLED) && this.remote.get().is_none() && this.value.is_empty() {
+    // What a program has put there by hand runs code when it goes.
+    if alone(this) && this.value.is_empty() {
         match this.completion.is_open() {
             Ok(()) => {
                 store(value);

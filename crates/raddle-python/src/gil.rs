@@ -133,7 +133,8 @@ pub(crate) fn python<R>(call: impl FnOnce() -> R) -> R {
 }
 
 /// What a function gave: a new reference, or null for an exception.
-fn owned<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyResult<Bound<'py, PyAny>> {
+#[inline]
+pub(crate) fn owned<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyResult<Bound<'py, PyAny>> {
     if result.is_null() {
         return Err(PyErr::fetch(py));
     }
@@ -143,6 +144,12 @@ fn owned<'py>(py: Python<'py>, result: *mut ffi::PyObject) -> PyResult<Bound<'py
 
 /// `callable(*args)`, of at most [`FEW`] arguments.
 pub(crate) fn call<'py>(callable: &Bound<'py, PyAny>, args: &[&Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+    owned(callable.py(), call_plain(callable, args))
+}
+
+/// The same, for [`owned`].
+#[inline]
+pub(crate) fn call_plain<'py>(callable: &Bound<'py, PyAny>, args: &[&Bound<'py, PyAny>]) -> *mut ffi::PyObject {
     // The first place is the callee's to use: a bound method puts its object there.
     let mut places = [std::ptr::null_mut(); FEW + 1];
     for (place, arg) in places[1..].iter_mut().zip(args) {
@@ -151,10 +158,9 @@ pub(crate) fn call<'py>(callable: &Bound<'py, PyAny>, args: &[&Bound<'py, PyAny>
     assert!(args.len() <= FEW, "a call with more arguments goes another way");
     let count = args.len() | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     // SAFETY: live objects; attached. What may unwind owns nothing that matters: the thread never goes on.
-    let result = python(|| unsafe {
+    python(|| unsafe {
         unwinding::PyObject_Vectorcall(callable.as_ptr(), places[1..].as_ptr(), count, std::ptr::null_mut())
-    });
-    owned(callable.py(), result)
+    })
 }
 
 /// The most arguments of [`call`] and [`method`].
@@ -182,9 +188,23 @@ pub(crate) unsafe fn call_raw<'py>(
     count: usize,
     keywords: *mut ffi::PyObject,
 ) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the caller's.
+    owned(callable.py(), unsafe { call_raw_plain(callable, args, count, keywords) })
+}
+
+/// The same, for [`owned`].
+///
+/// # Safety
+/// As [`call_raw`].
+#[inline]
+pub(crate) unsafe fn call_raw_plain(
+    callable: &Bound<'_, PyAny>,
+    args: *const *mut ffi::PyObject,
+    count: usize,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: the caller's; attached.
-    let result = python(|| unsafe { unwinding::PyObject_Vectorcall(callable.as_ptr(), args, count, keywords) });
-    owned(callable.py(), result)
+    python(|| unsafe { unwinding::PyObject_Vectorcall(callable.as_ptr(), args, count, keywords) })
 }
 
 /// `object.name`.

@@ -432,7 +432,7 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, post: &Post) -
         None => {
             // An initializer may have set what tasks are to see.
             let context = work.context.as_ref().filter(|_| pool.follows.load(Ordering::Relaxed));
-            context::run(py, context, || call(&work))
+            gil::owned(py, context::run(py, context, || call(&work)))
         }
     };
     // The token may have been made meanwhile.
@@ -443,7 +443,7 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, post: &Post) -
     outcome
 }
 
-fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
+fn call(work: &Work<'_>) -> *mut ffi::PyObject {
     let args = work.args.as_ptr().cast::<ffi::PyTupleObject>();
     let keywords = work.keywords.as_ref();
     let named = keywords.and_then(|keywords| keywords.len().ok()).unwrap_or(0);
@@ -451,7 +451,7 @@ fn call<'py>(work: &Work<'py>) -> PyResult<Bound<'py, PyAny>> {
     unsafe {
         let items = (&raw const (*args).ob_item).cast::<*mut ffi::PyObject>();
         let count = ffi::PyTuple_GET_SIZE(args.cast()) as usize - named;
-        gil::call_raw(&work.function, items, count, keywords.map_or(std::ptr::null_mut(), Bound::as_ptr))
+        gil::call_raw_plain(&work.function, items, count, keywords.map_or(std::ptr::null_mut(), Bound::as_ptr))
     }
 }
 

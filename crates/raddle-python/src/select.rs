@@ -227,6 +227,20 @@ fn wait_for(
     }
 }
 
+/// The future that was submitted last of those that are not over, and when.
+struct Last<'a>(Option<(u64, Future<'a>)>);
+
+impl<'a> Last<'a> {
+    fn see(&mut self, future: Future<'a>) {
+        if !is_over(future.completion.stage()) {
+            let submitted = future.submitted.load(Ordering::Relaxed);
+            if self.0.is_none_or(|(latest, _)| latest <= submitted) {
+                self.0 = Some((submitted, future));
+            }
+        }
+    }
+}
+
 /// So many times [`wait_for_last`] looks for the last one.
 const LOOKS: u32 = 8;
 
@@ -236,32 +250,33 @@ const LOOKS: u32 = 8;
 /// Pools run tasks in the order in which they were submitted. So the one that was submitted last is the last to end,
 /// or nearly so: who waits for all waits for this one, and has to be woken but once.
 fn wait_for_last(py: Python<'_>, futures: &[Bound<'_, PyAny>], deadline: Deadline) -> PyResult<Option<bool>> {
-    let known: Vec<Future<'_>> = futures.iter().filter_map(ours).collect();
-    if known.len() < futures.len() {
-        return Ok(None);
-    }
-    for future in &known {
+    // There may be many, in memory that other cores have just written to: they are passed over as rarely as can be.
+    let mut known = Vec::with_capacity(futures.len());
+    let mut last = Last(None);
+    for object in futures {
+        let Some(future) = ours(object) else { return Ok(None) };
         if let Some(pool) = future.pool() {
-            pool.check_process(future)?;
+            pool.check_process(&future)?;
         }
         if future.completion.stage() == Stage::Pending {
-            pool::help(py, *future)?;
+            pool::help(py, future)?;
         }
+        known.push(future);
+        last.see(future);
     }
     let several = Several { foreign: false, futures: known.iter().map(|future| &**future).collect() };
     let host = PyHost::new();
     let result = host.detached(|| {
         for _ in 0..LOOKS {
-            let open = known.iter().filter(|future| !is_over(future.completion.stage()));
-            let Some(last) = open.max_by_key(|future| future.submitted.load(Ordering::Relaxed)) else {
-                return Ok(Some(true));
-            };
-            if last.completion.is_done() {
+            let Some((_, future)) = last.0 else { return Ok(Some(true)) };
+            if future.completion.is_done() {
                 // Cancelled, and nobody has acknowledged it.
                 return Ok(None);
             }
-            let mut parking = Parking::new(Kind::Future, &several, last.address(), deadline, &host);
-            last.completion.wait_slow(&mut parking)?;
+            let mut parking = Parking::new(Kind::Future, &several, future.address(), deadline, &host);
+            future.completion.wait_slow(&mut parking)?;
+            last = Last(None);
+            known.iter().for_each(|future| last.see(*future));
         }
         Ok(None)
     });
@@ -323,9 +338,15 @@ pub(crate) fn wait<'py>(
             let first_exception = return_when == "FIRST_EXCEPTION";
             if return_when == "FIRST_COMPLETED" {
                 wait_for_told(py, &open, 1, false, deadline)?;
-            } else if first_exception || wait_for_last(py, &open, deadline)?.is_none() {
-                open = open_of(open.into_iter())?.0;
-                wait_for_told(py, &open, open.len(), first_exception, deadline)?;
+            } else {
+                let all = if first_exception { None } else { wait_for_last(py, &open, deadline)? };
+                if all == Some(true) {
+                    return PySet::empty(py);
+                }
+                if all.is_none() {
+                    open = open_of(open.into_iter())?.0;
+                    wait_for_told(py, &open, open.len(), first_exception, deadline)?;
+                }
             }
         }
         open = open_of(open.into_iter())?.0;

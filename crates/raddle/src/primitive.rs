@@ -202,6 +202,16 @@ mod real {
             }
         }
 
+        /// Looks at the value without locking.
+        ///
+        /// # Safety
+        /// Until `look` returns no other thread takes the lock, or has it.
+        #[inline]
+        pub unsafe fn unlocked<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+            // SAFETY: the caller's: nobody else has a reference.
+            look(unsafe { &mut *self.value.get() })
+        }
+
         /// The value, without locking: the borrow proves that nobody else has it.
         pub fn get_mut(&mut self) -> &mut T {
             self.value.get_mut()
@@ -430,6 +440,14 @@ mod modelled {
         /// Takes the lock.
         pub fn lock(&self) -> SpinGuard<'_, T> {
             self.0.lock().unwrap()
+        }
+
+        /// Looks at the value; here under the lock.
+        ///
+        /// # Safety
+        /// None is needed here.
+        pub unsafe fn unlocked<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+            look(&mut self.lock())
         }
     }
 }

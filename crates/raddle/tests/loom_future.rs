@@ -87,6 +87,38 @@ fn an_end_in_one_step_meets_the_beginning_and_is_seen_whole() {
     });
 }
 
+/// Two threads under a lock of the host's, and one that waits without.
+///
+/// *Seeded*: `listen_alone` that does not say so in the word, or looks at the stage after that; the lock left out.
+#[test]
+fn under_a_lock_of_the_host_s_a_listener_is_told_once_or_refused() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), Mutex::new(())));
+        let listener = Arc::clone(&shared);
+        let listener = spawn(move || {
+            let _lock = listener.1.lock().unwrap();
+            // SAFETY: the other changes nothing but under the lock, and the third only waits.
+            unsafe { listener.0.listen_alone(7, Stage::is_done) }
+        });
+        let waiter = Arc::clone(&shared);
+        let waiter = spawn(move || wait(&waiter.0, &Alone).unwrap());
+        let told = {
+            let _lock = shared.1.lock().unwrap();
+            assert_eq!(shared.0.is_open(), Ok(()));
+            // SAFETY: as above.
+            if shared.0.finish() == Ok(true) { unsafe { shared.0.take_only_alone() } } else { None }
+        };
+        waiter.join().unwrap();
+        match listener.join().unwrap() {
+            Ok(()) => assert_eq!(told, Some(7)),
+            Err(refused) => assert_eq!((refused, told), (7, None)),
+        }
+        // SAFETY: nobody else is left.
+        assert_eq!(unsafe { shared.0.take_only_alone() }, None);
+        assert_eq!(shared.0.stage(), Stage::Finished);
+    });
+}
+
 /// *Seeded*: the wake in `go` for one only.
 #[test]
 fn the_end_wakes_all_waiters() {

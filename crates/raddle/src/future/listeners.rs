@@ -31,6 +31,18 @@ impl<L> Listeners<L> {
         std::mem::replace(self, Self::new())
     }
 
+    /// Takes out the listener, if there is exactly one.
+    #[inline]
+    pub(super) fn take_only(&mut self) -> Option<L> {
+        if !matches!(self.0, Kept::One(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.0, Kept::None) {
+            Kept::One(listener) => Some(listener),
+            Kept::None | Kept::Many(_) => None,
+        }
+    }
+
     fn as_slice(&self) -> &[L] {
         match &self.0 {
             Kept::None => &[],

@@ -8,6 +8,8 @@
 //! [`hold`](Completion::hold)s the future: changes are refused from then on unless the caller says that it has
 //! that lock.
 
+#![allow(unsafe_code)]
+
 mod collector;
 mod listeners;
 
@@ -242,6 +244,36 @@ impl<L> Completion<L> {
         }
         listeners.push(listener);
         Ok(())
+    }
+
+    /// [`listen`](Self::listen), by a host whose other threads are kept out meanwhile, as a global lock of an
+    /// interpreter keeps them: without a locked instruction.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    ///
+    /// # Safety
+    /// Until this returns, other threads do nothing to this future but look at its stage and wait for it.
+    #[inline]
+    pub unsafe fn listen_alone(&self, listener: L, over: impl Fn(Stage) -> bool) -> Result<(), L> {
+        let word = self.word.load(Ordering::Acquire);
+        if over(Stage::of(word)) {
+            return Err(listener);
+        }
+        self.word.store(word | LISTENED, Ordering::Release);
+        // SAFETY: the caller's.
+        unsafe { self.listeners.unlocked(|listeners| listeners.push(listener)) };
+        Ok(())
+    }
+
+    /// Takes out the listener, if there is exactly one, likewise.
+    ///
+    /// # Safety
+    /// As [`listen_alone`](Self::listen_alone).
+    #[inline]
+    pub unsafe fn take_only_alone(&self) -> Option<L> {
+        // SAFETY: the caller's.
+        unsafe { self.listeners.unlocked(Listeners::take_only) }
     }
 
     /// Takes out the listeners that `which` picks, in the order in which they came.

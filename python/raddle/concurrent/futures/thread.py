@@ -228,6 +228,17 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
         and its futures raise RuntimeError in the child. Not to be subclassed by overriding private methods.
     """
 
+    # An instance's `__dict__` is not made before a program puts something there: from 3.12 on, the interpreter's inline
+    # caches find `submit` only as long as there is none.
+    __slots__ = (
+        "_crew",
+        "_initargs",
+        "_initializer",
+        "_shutdown",
+        "_shutdown_lock",
+        "_thread_name_prefix",
+    )
+
     _numbers = count()
 
     def __init__(
@@ -346,7 +357,7 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
         arguments = zip(*iterables)  # noqa: B905 - as map: the shortest decides
         if buffersize is not None:
             results = self._map_ahead(fn, arguments, timeout, buffersize)
-        elif type(self).submit is ThreadPoolExecutor.submit and "submit" not in vars(self):
+        elif self.submit == ThreadPoolExecutor.submit.__get__(self):  # neither the class nor the instance has another
             results = self._map(fn, arguments, timeout)
         else:
             results = super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
