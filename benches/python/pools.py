@@ -196,10 +196,12 @@ if numpy is not None:
 # From nothing to the first result
 
 
-def _elsewhere(impl, what, method, n):
+def _elsewhere(impl, what, method, n, installed=False):
     """See `starts.py`."""
     here = Path(__file__)
     contender = impl.__name__.rpartition(".")[2].strip("_")
+    if installed and contender == "raddle":
+        contender = "installed"
     done = subprocess.run(
         [sys.executable, str(here.with_name("starts.py")), contender, what, method, str(n)],
         env={**os.environ, "PYTHONPATH": str(here.parents[2])},
@@ -234,6 +236,13 @@ def _of_methods():
         needs = [*needs, "ProcessPoolExecutor"]
         title = f"process pool, from its making to the first result, {title}"
         row(f"pools.first_{method}", title, needs=needs, **_STARTS)(first_result)
+    for method in ("fork", "spawn"):
+
+        def installed_start_join(impl, n, method=method):
+            return _elsewhere(impl, "start_join", method, n, installed=True)
+
+        title = f"Process start+join, {method}, after raddle.install()"
+        row(f"pools.installed_{method}", title, needs=["get_context"], **_STARTS)(installed_start_join)
 
 
 _of_methods()

@@ -13,7 +13,10 @@ import sys
 from _frozen_importlib_external import PathFinder
 from multiprocessing import forkserver as _forkserver
 from types import CodeType
-from typing import Any
+
+TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["compile_main", "look_at_folders", "preload_in_forkserver"]
 

@@ -357,7 +357,8 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
         arguments = zip(*iterables)  # noqa: B905 - as map: the shortest decides
         if buffersize is not None:
             results = self._map_ahead(fn, arguments, timeout, buffersize)
-        elif self.submit == ThreadPoolExecutor.submit.__get__(self):  # neither the class nor the instance has another
+        elif self.submit == ThreadPoolExecutor.submit.__get__(self):
+            # Neither a subclass nor the instance has another.
             results = self._map(fn, arguments, timeout)
         else:
             results = super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
