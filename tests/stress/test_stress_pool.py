@@ -350,6 +350,33 @@ os._exit(0)
 
 @pytest.mark.fork
 class TestFork:
+    @pytest.mark.parametrize("package", ["concurrent.futures", "raddle.concurrent.futures"])
+    def test_while_a_worker_is_started_elsewhere(self, package):
+        """By a thread that has the standard library's lock for it; this program has made no pool so far."""
+        check_child(f"""
+import faulthandler, os, threading, warnings, raddle.concurrent.futures
+from concurrent.futures import thread
+from {package} import ThreadPoolExecutor
+from tools import reap
+warnings.simplefilter("ignore")
+held, go_on = threading.Event(), threading.Event()
+def hold():
+    with thread._global_shutdown_lock:
+        held.set()
+        go_on.wait(20)
+holder = threading.Thread(target=hold)
+holder.start()
+assert held.wait(20)
+pid = os.fork()
+if pid == 0:
+    faulthandler.dump_traceback_later(20, exit=True)
+    assert ThreadPoolExecutor(1).submit(abs, -1).result(20) == 1
+    os._exit(0)
+go_on.set()
+holder.join()
+reap(pid, 0)
+""")
+
     def test_while_pools_run(self, raddle):
         print(f"RADDLE_SEED={SEED}")
         rounds = scaled(60, soak=5000)

@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 
 # A finalizer or a signal handler that runs while a worker is started may start one of another pool.
 _std._global_shutdown_lock = RLock()  # type: ignore[assignment]
+# The standard library's hook is for the lock that was there before.
+os.register_at_fork(after_in_child=_std._global_shutdown_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
