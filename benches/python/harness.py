@@ -283,7 +283,7 @@ def calibrate(one: Row, adapter: ModuleType, seconds: float) -> int:
     """Operations that take about `seconds`; the runs it needs also warm the interpreter's inline caches."""
     n = one.least
     if n == one.most:
-        sample(one, adapter, n)
+        sample(one, adapter, n)  # warmed up like those that are calibrated
         return n
     while True:
         wall, _ = sample(one, adapter, n)

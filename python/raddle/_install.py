@@ -11,6 +11,7 @@ import _thread
 import importlib
 import os
 import sys
+import threading
 from _weakref import ref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -79,7 +80,8 @@ _FOLLOWERS = {"threading.RLock"}
 
 _MISSING: Any = object()
 
-_STANDARD_LIBRARY = os.path.join(os.path.dirname(os.__file__), "")
+# By a module that is looked for as the others are: the same folder may have several names.
+_STANDARD_LIBRARY = os.path.join(os.path.dirname(threading.__file__), "")
 
 
 class Installation:
@@ -111,7 +113,8 @@ class Installation:
     @property
     def awaited(self) -> list[str]:
         """The standard modules whose names will be replaced when they are imported."""
-        return [area.standard for area in AREAS if area.standard not in sys.modules]
+        packages = dict.fromkeys(area.package for area in AREAS if area.package is not None)
+        return [package for package in packages if package not in sys.modules]
 
     def __repr__(self) -> str:
         return f"<raddle.Installation: {len(self.replaced)} names replaced, {len(self.missed)} not reached>"

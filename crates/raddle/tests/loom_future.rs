@@ -89,7 +89,7 @@ fn an_end_in_one_step_meets_the_beginning_and_is_seen_whole() {
 
 /// Two threads under a lock of the host's, and one that waits without.
 ///
-/// *Seeded*: `listen_alone` that does not say so in the word, or looks at the stage after that; the lock left out.
+/// *Seeded*: `listen_alone` that does not say so in the word; the listener's lock left out.
 #[test]
 fn under_a_lock_of_the_host_s_a_listener_is_told_once_or_refused() {
     check(3, || {

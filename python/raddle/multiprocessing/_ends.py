@@ -61,7 +61,7 @@ class End:
 
 
 class InSharedMemory:
-    """What the three kinds have in common."""
+    """What the three kinds of queue have in common."""
 
     _channel: _raddle.Channel
     #: Where processes that have the queue say what they wait for.

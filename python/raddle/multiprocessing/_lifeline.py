@@ -16,7 +16,6 @@ import os
 import select
 import signal
 from _thread import RLock
-from functools import cache
 from weakref import WeakSet
 
 __all__ = ["Lifeline", "hold", "let_go"]
@@ -45,7 +44,6 @@ class Lifeline:
 
     def __init__(self) -> None:
         self._write = self.fd_for_child = -1
-        _look_after_forks()
         with _lock:
             self.fd_for_child, self._write = os.pipe()
             _lifelines.add(self)
@@ -86,7 +84,6 @@ def hold(fd: int) -> None:
     Note:
         If the other end is closed already, does not return.
     """
-    _look_after_forks()
     os.set_inheritable(fd, False)
     status = os.fstat(fd)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
@@ -122,9 +119,4 @@ def _after_fork_in_child() -> None:
         _lock.release()
 
 
-@cache
-def _look_after_forks() -> None:
-    """From the first lifeline on: each hook costs every forked process the memory pages that it touches."""
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child
-    )
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)

@@ -10,7 +10,6 @@ from concurrent.futures import _base
 from concurrent.futures import thread as _std
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from functools import cache
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -25,8 +24,6 @@ _T = TypeVar("_T")
 
 # A finalizer or a signal handler that runs while a worker is started may start one of another pool.
 _std._global_shutdown_lock = RLock()  # type: ignore[assignment]
-# The standard library's hook is for the lock that was there before.
-os.register_at_fork(after_in_child=_std._global_shutdown_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 _BROKEN = "A thread initializer failed, the thread pool is not usable anymore"
 
@@ -133,7 +130,6 @@ class _Crew:
         self.numbers = count()
         #: Held while a worker is started, so that whoever joins them all misses none.
         self.starting = RLock()
-        _look_after_forks()
         _crews.add(self)
 
     def start(self) -> None:
@@ -457,15 +453,12 @@ def _length(iterables: tuple[Iterable[Any], ...]) -> int | None:
 
 
 def _after_fork_in_child() -> None:
+    # The standard library's own hook is for the lock that was there before.
+    _std._global_shutdown_lock._at_fork_reinit()  # type: ignore[attr-defined]
     for crew in list(_crews):
         crew.threads.clear()
         crew.starting._at_fork_reinit()
 
 
-@cache
-def _look_after_forks() -> None:
-    """From the first pool on: each hook costs every forked process the memory pages that it touches."""
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
+os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_raddle.tell_unseen)
