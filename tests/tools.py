@@ -274,16 +274,27 @@ def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.
     try:
         out, err = child.communicate(timeout=DEADLINE if timeout is None else timeout)
     except subprocess.TimeoutExpired:
-        child.send_signal(signal.SIGABRT)
+        # What it forked may be what hangs, and has its standard output.
+        signal_all(child.pid, signal.SIGABRT)
         try:
             out, err = child.communicate(timeout=5)
         except subprocess.TimeoutExpired:
-            child.kill()
+            signal_all(child.pid, signal.SIGKILL)
             out, err = child.communicate()
         raise AssertionError(
             f"the child hangs\n--- stdout\n{out}\n--- stderr\n{err}\n--- program\n{code}"
         ) from None
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def signal_all(pid, number):
+    """Sends a signal to a process and all that it started, and that those started: the youngest first."""
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                for child in file.read().split():
+                    signal_all(int(child), number)
+        os.kill(pid, number)
 
 
 def check_child(code, *argv, out=None, **options):

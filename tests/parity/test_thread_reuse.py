@@ -348,6 +348,56 @@ for thread in churners:
 """
         )
 
+    #: A function that is called before a fork, after raddle's own.
+    BEFORE = """
+import os, threading as standard, time, warnings
+warnings.simplefilter("ignore")
+os.register_at_fork(before=lambda: before())
+from raddle import threading
+def fork():
+    pid = os.fork()
+    if not pid:
+        os._exit(7)
+    assert os.waitpid(pid, 0)[1] >> 8 == 7
+"""
+
+    def test_no_thread_begins_during_a_fork(self):
+        """The interpreter's list of threads would be locked in the child if one did."""
+        check_child(
+            self.BEFORE
+            + """
+go, began, seen = standard.Event(), standard.Event(), []
+def before():
+    go.set()
+    time.sleep(0.3)
+    seen.append(began.is_set())
+def start():
+    go.wait()
+    threading.Thread(target=began.set).start()
+starter = threading.Thread(target=start)
+starter.start()
+fork()
+starter.join()
+assert began.wait(10)
+assert seen == [False]
+"""
+        )
+
+    def test_a_fork_that_waits_for_a_new_thread(self):
+        """It comes a second late, since nobody knows that the fork waits for it."""
+        check_child(
+            self.BEFORE
+            + """
+ran = []
+def before():
+    thread = threading.Thread(target=ran.append, args=(1,))
+    thread.start()
+    thread.join()
+fork()
+assert ran == [1]
+"""
+        )
+
 
 class TestIdleThreads:
     """raddle keeps threads of the operating system for a while."""

@@ -5,8 +5,9 @@
 
 use pyo3::types::PyString;
 use pyo3::{Bound, Py, PyAny, PyErr, PyResult, Python, ffi};
-use raddle::park::{Alone, Deadline, Host, Look, Parking, Signal, Stop};
+use raddle::park::{Alone, Deadline, Host, Look, Parking, Signal, Stop, now};
 use raddle::primitive::thread_token;
+use raddle::thread::Gate;
 use raddle::trace::thread::Thread;
 use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::cell::Cell;
@@ -304,7 +305,14 @@ pub(crate) fn next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
 ///
 /// # Safety
 /// The caller owns the reference (null: none), and is attached.
+#[inline]
 pub(crate) unsafe fn decref(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's; the reference is not the last, so nothing is freed.
+    unsafe {
+        if !cfg!(Py_GIL_DISABLED) && !object.is_null() && ffi::Py_REFCNT(object) > 1 {
+            return ffi::Py_DECREF(object);
+        }
+    }
     // SAFETY: the caller's.
     python(|| unsafe { unwinding::Py_DecRef(object) });
 }
@@ -428,8 +436,41 @@ impl Drop for Arrival {
     }
 }
 
+/// Who makes the state of a new thread is inside. The interpreter's list of states is locked meanwhile, and a child
+/// could neither use nor unlock it.
+static NEW_STATES: Gate = Gate::new();
+
+/// A thread that waits so many nanoseconds for the end of a fork goes on: the fork may wait for it.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// Keeps new threads out of the interpreter until [`let_threads_in`]. Called detached: one may need it to get through.
+pub(crate) fn keep_threads_out() {
+    let mut parking = Parking::new(Kind::Sleep, &ARRIVALS, 0, Deadline::NEVER, &Alone);
+    // Nothing interrupts it, and it has no deadline.
+    let _ = NEW_STATES.close(&mut parking);
+}
+
+/// The end of [`keep_threads_out`].
+pub(crate) fn let_threads_in() {
+    NEW_STATES.open();
+}
+
+/// The state of a new thread.
+fn new_state() -> *mut ffi::PyThreadState {
+    let deadline = Deadline::at(now().saturating_add(PATIENCE));
+    let _inside = NEW_STATES.enter(&mut Parking::new(Kind::Sleep, &ARRIVALS, 0, deadline, &Alone));
+    // SAFETY: needs no thread state; the main interpreter is there, since its end has not begun.
+    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
+    if state.is_null() {
+        // SAFETY: does not return. What the interpreter does in `PyGILState_Ensure`: nobody can be told.
+        unsafe { ffi::Py_FatalError(c"raddle: no memory for the state of a new thread".as_ptr()) };
+    }
+    state
+}
+
 /// In a forked child: the parent's threads neither run nor come.
 pub(crate) fn forget_threads() {
+    NEW_STATES.after_fork_in_child();
     ARRIVALS.count.store(0, Ordering::Relaxed);
     RUNNING.store(0, Ordering::Relaxed);
 }
@@ -469,12 +510,7 @@ pub(crate) fn as_new_thread<R>(arrival: Arrival, body: impl FnOnce(Python<'_>) -
         drop(Hang);
         return;
     }
-    // SAFETY: needs no thread state; the main interpreter is there, since its end has not begun.
-    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
-    if state.is_null() {
-        // SAFETY: does not return. What the interpreter does in `PyGILState_Ensure`: nobody can be told.
-        unsafe { ffi::Py_FatalError(c"raddle: no memory for the state of a new thread".as_ptr()) };
-    }
+    let state = new_state();
     drop(Attach(state, ROUNDS));
     drop(arrival);
     RUNNING.fetch_add(1, Ordering::Relaxed);

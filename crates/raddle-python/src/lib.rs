@@ -106,7 +106,7 @@ mod _raddle {
     }
 
     /// Before a fork: idle threads of the operating system end, and that of timers if there are none; threads that
-    /// begin a run get as far as Python.
+    /// begin a run get as far as Python, and others wait until the fork is over.
     ///
     /// From 3.12 on the interpreter counts them, and warns if the process has more than one.
     #[pyfunction]
@@ -115,12 +115,14 @@ mod _raddle {
             timer::retire();
             raddle::thread::retire();
             gil::wait_for_arrivals();
+            gil::keep_threads_out();
         });
     }
 
     /// After a fork, in the parent.
     #[pyfunction]
     fn after_fork_in_parent() {
+        gil::let_threads_in();
         raddle::thread::resume();
     }
 

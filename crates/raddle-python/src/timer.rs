@@ -1,7 +1,7 @@
 //! Timers: the values of the core's service are Timer objects, whose `_fire` it calls.
 
 use crate::error::fetch;
-use crate::gil::{self, Arrival, python};
+use crate::gil::{self, Arrival};
 use crate::thread::Leaving;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyList, PyListMethods};
@@ -50,19 +50,16 @@ fn fire(timer: Held) {
         gil::as_new_thread(arrival, |py| run(py, timer, firing));
     });
     if let Err((_, job)) = raddle::thread::spawn(None, None, job) {
-        // SAFETY: the thread is not attached; at interpreter exit the call does not return.
-        let state = python(|| unsafe { ffi::PyGILState_Ensure() });
-        // SAFETY: attached now; the reference is the heap's, given up here.
-        unsafe {
-            let py = Python::assume_attached();
-            let timer = Bound::<PyAny>::from_owned_ptr(py, object);
+        gil::as_new_thread(Arrival::new(), |py| {
+            // SAFETY: attached; the reference is the heap's, given up here.
+            let timer = unsafe { Bound::<PyAny>::from_owned_ptr(py, object) };
             if let Err(error) = gil::method(&timer, "_fire", &[&py.None().into_bound(py)]) {
                 gil::unraisable(py, error, timer.as_ptr());
             }
+            // With the `Firing`, and the arrival of a thread that does not come.
             drop(job);
             gil::release(timer);
-            ffi::PyGILState_Release(state);
-        }
+        });
     }
 }
 

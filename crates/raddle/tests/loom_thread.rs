@@ -1,12 +1,15 @@
-//! Handing work to an idle thread: none is lost, none runs twice, and whoever leaves has been given nothing.
+//! Handing work to an idle thread: none is lost, none runs twice, and whoever leaves has been given nothing. And the
+//! gate: nobody is inside while it is closed.
 #![cfg(raddle_loom)]
 
 mod model;
 
 use loom::sync::atomic::AtomicUsize;
-use model::{Arc, Cell, Leaves, check, spawn};
+use model::{Arc, Cell, Leaves, Nobody, check, parking, spawn};
 use raddle::park::{Alone, Deadline, Host, Stop};
+use raddle::thread::Gate;
 use raddle::thread::handover::{Idle, Worker};
+use raddle::trace::Kind;
 use std::sync::atomic::Ordering::Relaxed;
 
 struct Shared {
@@ -113,5 +116,59 @@ fn nobody_enters_while_the_list_is_closed() {
         assert!(shared.idle.hand(|_| true, 1).is_err());
         worker.join().unwrap();
         assert_eq!(shared.idle.left(0), [7]);
+    });
+}
+
+struct Gated {
+    gate: Gate,
+    seen: Cell,
+}
+
+impl Gated {
+    fn visit(&self, host: &dyn Host) {
+        if let Ok(_inside) = self.gate.enter(&mut parking(Kind::Sleep, &Nobody, host)) {
+            self.seen.add(1);
+        }
+    }
+
+    fn close(&self) {
+        self.gate.close(&mut parking(Kind::Sleep, &Nobody, &Alone)).unwrap();
+        self.seen.add(10);
+    }
+}
+
+/// *Seeded*: `enter` not looking at `closed`; `close` not waiting; `open` and the last to leave without their
+/// notification.
+#[test]
+fn nobody_is_inside_while_the_gate_is_closed() {
+    // The visitor's patience ends never, before it sleeps, and after it was woken.
+    for at in [usize::MAX, 0, 1] {
+        check(3, move || {
+            let shared = Arc::new(Gated { gate: Gate::new(), seen: Cell::default() });
+            let visitor = Arc::clone(&shared);
+            let visitor = spawn(move || visitor.visit(&Leaves::at(at, Stop::TimedOut)));
+            shared.close();
+            shared.gate.open();
+            visitor.join().unwrap();
+            assert!(matches!(shared.seen.get(), 11 | 10));
+            assert!(at != usize::MAX || shared.seen.get() == 11);
+        });
+    }
+}
+
+/// *Seeded*: `open` forgetting that another wants it closed.
+#[test]
+fn a_gate_closed_by_two_is_opened_by_the_last() {
+    check(3, || {
+        let shared = Arc::new(Gated { gate: Gate::new(), seen: Cell::default() });
+        shared.close();
+        shared.close();
+        let visitor = Arc::clone(&shared);
+        let visitor = spawn(move || visitor.visit(&Alone));
+        shared.gate.open();
+        shared.seen.add(100);
+        shared.gate.open();
+        visitor.join().unwrap();
+        assert_eq!(shared.seen.get(), 121);
     });
 }

@@ -10,9 +10,12 @@
 //! nothing. Before a fork, [`retire`] ends all of them and waits until the kernel has forgotten them.
 #![cfg_attr(raddle_loom, allow(unused_imports, reason = "only the protocol is modelled"))]
 
+mod gate;
 pub mod handover;
 #[cfg(not(raddle_loom))]
 mod traits;
+
+pub use gate::{Gate, Inside};
 
 #[cfg(not(raddle_loom))]
 pub use cached::{IDLE, Job, MOST_IDLE, after_fork_in_child, idle, resume, retire, spawn};
