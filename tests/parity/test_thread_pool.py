@@ -143,6 +143,33 @@ class TestSubmit:
             {f"k{n}": n for n in range(50)},
         )
 
+    @pytest.mark.parametrize("argument", [(), (1, 2), None, [3], "four", {"a": 5}, ("a",)])
+    def test_the_only_argument(self, make, argument):
+        """Kept without a tuple, it is not taken for one."""
+
+        class Thing:
+            def method(self, *args, **kwargs):
+                return args, kwargs
+
+        pool, thing = make(1), Thing()
+        expected = (argument,), {}
+        assert pool.submit(thing.method, argument).result(20) == expected
+        assert list(pool.map(thing.method, [argument])) == [expected]
+        assert list(pool.map(thing.method, [argument], [argument])) == [((argument, argument), {})]
+        assert pool.submit(Thing.method, thing, argument).result(20) == expected
+        assert pool.submit(thing.method, key=argument).result(20) == ((), {"key": argument})
+
+    def test_the_only_argument_is_gone_when_the_result_is_there(self, make):
+        class Thing:
+            pass
+
+        pool, thing = make(1), Thing()
+        reference = weakref.ref(thing)
+        future = pool.submit(id, thing)
+        del thing
+        future.result(20)
+        wait_until(lambda: reference() is None, "the argument has gone")
+
     def test_without_a_function(self, make):
         with pytest.raises(TypeError):
             make(1).submit()

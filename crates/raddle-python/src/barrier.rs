@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{PyHost, call};
 use crate::lock::boolean;
-use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle};
+use crate::native::{Entry, Native, This, Visit, Which, fast, get, getter, methods, no_pickle};
 use crate::observe;
 use pyo3::exceptions::PyValueError;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
@@ -179,6 +179,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 impl Native for PyBarrier {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.Barrier";
     const DOC: &'static CStr = c"Barrier(parties, action=None, timeout=None, *, name=None)\n--\n\n\
         A number of threads wait for each other and go on together.\n\n\

@@ -8,7 +8,7 @@ use crate::error::entry;
 use crate::future::Me as Future;
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, fast, get, methods};
+use crate::native::{Entry, Native, This, Visit, Which, fast, get, methods};
 use crate::pool::current_future;
 use crate::reference::Place;
 use crate::types::Slot;
@@ -295,6 +295,7 @@ fn duration(seconds: &Bound<'_, PyAny>) -> PyResult<Patience> {
 }
 
 impl Native for PyToken {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.cancel.Token";
     const DOC: &'static CStr = c"Token(*, timeout=None, parent=None)\n--\n\n\
         Asks the tasks that were submitted under it to stop.\n\n\

@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::{acquire_unending, boolean, given_back, none, try_acquire};
-use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
+use crate::native::{Entry, Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::observe;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::types::{PyAnyMethods, PyList, PyListMethods, PyString};
@@ -424,6 +424,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 impl Native for PyCondition {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.Condition";
     const DOC: &'static CStr = c"Condition(lock=None, *, name=None)\n--\n\n\
         Threads wait, holding a lock, until another one notifies them: first come, first served.\n\n\

@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, get, methods, no_pickle};
+use crate::native::{Entry, Native, This, Which, get, methods, no_pickle};
 use crate::observe;
 use crate::types::Slot;
 use pyo3::types::{PyAnyMethods, PyString, PyTypeMethods};
@@ -127,6 +127,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 impl Native for Event {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.Event";
     const DOC: &'static CStr = c"Event(*, name=None)\n--\n\n\
         A flag that threads wait for.\n\n\

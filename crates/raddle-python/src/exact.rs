@@ -18,6 +18,7 @@ use crate::lock::none;
 use crate::native::{self, Native, Pile, fast};
 use pyo3::types::PyAnyMethods;
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
+use raddle::primitive::Spin;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -183,8 +184,9 @@ unsafe extern "C" fn call(
     })
 }
 
-/// Memory of so many futures is kept, 250 bytes each.
-const KEEP: usize = 4096;
+/// Memory of so many futures is kept, 200 bytes each. To have it from the operating system page by page takes as long as
+/// all the rest of a task of little work.
+const KEEP: usize = 1 << 16;
 /// The memory of futures that have gone.
 static KEPT: Pile = Pile::new();
 
@@ -193,7 +195,13 @@ const DEEP: usize = 40;
 /// How deep they are now, in all threads. Changed only attached.
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 /// Those that go when the outermost is through.
-static LATER: Pile = Pile::new();
+static LATER: Spin<Vec<Gone>> = Spin::new(Vec::new());
+
+/// A future that nobody refers to any more.
+struct Gone(*mut ffi::PyObject);
+
+// SAFETY: used attached only.
+unsafe impl Send for Gone {}
 
 /// The last reference to a future of the class has gone, or what a subclass added to one is gone already.
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
@@ -206,7 +214,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         ffi::PyObject_GC_UnTrack(object.cast());
         let depth = DEPTH.load(Ordering::Relaxed);
         if depth >= DEEP {
-            return LATER.put(object);
+            return LATER.lock().push(Gone(object));
         }
         DEPTH.store(depth + 1, Ordering::Relaxed);
         take_apart(object);
@@ -214,13 +222,17 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let depth = DEPTH.load(Ordering::Relaxed) - 1;
         DEPTH.store(depth, Ordering::Relaxed);
         if depth == 0 {
-            while let Some(object) = LATER.take() {
+            while let Some(Gone(object)) = take_later() {
                 DEPTH.store(1, Ordering::Relaxed);
                 take_apart(object);
                 DEPTH.store(DEPTH.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
             }
         }
     }
+}
+
+fn take_later() -> Option<Gone> {
+    LATER.lock().pop()
 }
 
 /// Whether the interpreter's inline caches find methods only of objects that have a `__dict__`: memory that is used

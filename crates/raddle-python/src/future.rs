@@ -40,10 +40,20 @@ pub(crate) enum Listener {
 /// What is to be run.
 pub(crate) struct Work<'py> {
     pub(crate) function: Bound<'py, PyAny>,
-    /// Positional arguments, and behind them one for each keyword.
     pub(crate) args: Bound<'py, PyAny>,
-    pub(crate) keywords: Option<Bound<'py, PyAny>>,
+    pub(crate) shape: Shape,
     pub(crate) context: Option<Bound<'py, PyAny>>,
+}
+
+/// What the arguments of a task are kept in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A tuple of positional arguments.
+    Tuple,
+    /// A tuple of positional arguments, one more for each keyword, and the tuple of the keywords.
+    Named,
+    /// Nothing: the one positional argument itself.
+    One,
 }
 
 impl Work<'_> {
@@ -51,8 +61,8 @@ impl Work<'_> {
     pub(crate) fn release(self) {
         gil::release(self.function);
         gil::release(self.args);
-        for reference in [self.keywords, self.context].into_iter().flatten() {
-            gil::release(reference);
+        if let Some(context) = self.context {
+            gil::release(context);
         }
     }
 }
@@ -63,23 +73,23 @@ const FAILED: u8 = 1;
 const LOOKED: u8 = 2;
 /// Callbacks run in whatever context there is.
 pub(crate) const NO_CONTEXT: u8 = 4;
+/// The [`Shape`] of the arguments, if it is another than a tuple.
+const NAMED: u8 = 8;
+const ONE: u8 = 16;
 
 /// What a future object adds to its head.
 pub(crate) struct PyFuture {
     pub(crate) completion: Completion<Listener>,
     value: Place,
-    condition: Place,
-    waiters: Place,
     function: Place,
     args: Place,
-    keywords: Place,
     context: Place,
     /// The cancel token that the task runs under.
     pub(crate) token: Place,
     /// The line of the pool it was submitted to. Set before anybody else sees the future, and never changed.
     line: Place,
-    /// Likewise, where the task is run by another process.
-    remote: OnceLock<Box<Remote>>,
+    /// What few futures have.
+    rare: OnceLock<Box<Rare>>,
     /// While its task runs: the task around it, which waits for this one. Not a reference.
     pub(crate) outer: AtomicPtr<ffi::PyObject>,
     pub(crate) submitted_at: AtomicU32,
@@ -91,6 +101,16 @@ pub(crate) struct PyFuture {
     /// The process it belongs to: its tasks do not run in a forked child.
     pub(crate) generation: u32,
     flags: AtomicU8,
+}
+
+/// See [`PyFuture`].
+#[derive(Default)]
+struct Rare {
+    /// The condition and the waiters of a future that is held.
+    condition: Place,
+    waiters: Place,
+    /// Who has the task run, where another process runs it. Set before anybody else sees the future.
+    remote: Option<Remote>,
 }
 
 pub(crate) type Me<'a> = This<'a, PyFuture>;
@@ -127,21 +147,36 @@ pub(crate) fn new_task<'py>(py: Python<'py>, line: Line<'_>, work: Work<'py>, si
     // has no use for a tuple that nobody else has.
     // SAFETY: a live tuple.
     unsafe {
-        if ffi::Py_REFCNT(work.args.as_ptr()) == 1 {
+        if work.shape != Shape::One && ffi::Py_REFCNT(work.args.as_ptr()) == 1 {
             ffi::PyObject_GC_UnTrack(work.args.as_ptr().cast());
         }
     }
     future.args.fill(work.args.into_ptr());
-    future.keywords.fill(work.keywords.map_or(null_mut(), Bound::into_ptr));
+    let mut flags = match work.shape {
+        Shape::Tuple => 0,
+        Shape::Named => NAMED,
+        Shape::One => ONE,
+    };
     match work.context {
         Some(context) => future.context.fill(context.into_ptr()),
-        None => future.flags.store(NO_CONTEXT, Ordering::Relaxed),
+        None => flags |= NO_CONTEXT,
     }
+    future.flags.store(flags, Ordering::Relaxed);
     future.submitted_at.store(Site::to_word(site), Ordering::Relaxed);
     Ok(item)
 }
 
 impl PyFuture {
+    /// What few futures have: made now if it was not there.
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    #[inline]
+    fn remote(&self) -> Option<&Remote> {
+        self.rare.get().and_then(|rare| rare.remote.as_ref())
+    }
+
     /// The pool it was submitted to.
     pub(crate) fn pool(&self) -> Option<&Arc<Pool>> {
         let line = self.line.address();
@@ -158,7 +193,12 @@ impl PyFuture {
     pub(crate) fn take_work<'py>(&self, py: Python<'py>) -> Option<Work<'py>> {
         let function = self.function.empty_out(py)?;
         let args = self.args.empty_out(py)?;
-        Some(Work { function, args, keywords: self.keywords.empty_out(py), context: self.context.empty_out(py) })
+        let shape = match self.flags.load(Ordering::Relaxed) & (NAMED | ONE) {
+            NAMED => Shape::Named,
+            ONE => Shape::One,
+            _ => Shape::Tuple,
+        };
+        Some(Work { function, args, shape, context: self.context.empty_out(py) })
     }
 
     /// Says which thread runs it.
@@ -235,7 +275,7 @@ pub(crate) fn tell_lost(py: Python<'_>, error: &Bound<'_, PyAny>, site: Option<S
 
 impl Resource for PyFuture {
     fn is_outside(&self) -> bool {
-        self.remote.get().is_some()
+        self.remote().is_some()
     }
 
     fn wakers(&self, _kind: Kind, out: &mut Vec<Waker>) -> Claim {
@@ -288,7 +328,8 @@ pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<d
     let item = Item::from(crate::exact::make(py)?);
     // SAFETY: just made.
     let future = unsafe { Me::from_ptr(item.as_ptr()) };
-    let _ = future.remote.set(Box::new(Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) }));
+    let remote = Remote { workers, id: AtomicU64::new(0), reply: Spin::new(None) };
+    let _ = future.rare.set(Box::new(Rare { remote: Some(remote), ..Rare::default() }));
     track(future);
     future.function.set(name);
     Ok(item)
@@ -297,12 +338,12 @@ pub(crate) fn new_remote(py: Python<'_>, name: &Bound<'_, PyAny>, workers: Arc<d
 impl PyFuture {
     /// The name of the task's function, where another process runs it.
     pub(crate) fn task_name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.remote.get().and_then(|_| self.function.get(py))
+        self.remote().and_then(|_| self.function.get(py))
     }
 
     /// The number of its task.
     pub(crate) fn set_remote_id(&self, id: u64) {
-        if let Some(remote) = self.remote.get() {
+        if let Some(remote) = self.remote() {
             remote.id.store(id, Ordering::Release);
         }
     }
@@ -326,7 +367,7 @@ impl PyFuture {
         if reply.kind == raddle::workers::kind::RAISED {
             self.flags.fetch_or(FAILED, Ordering::AcqRel);
         }
-        if let Some(remote) = self.remote.get() {
+        if let Some(remote) = self.remote() {
             *remote.reply.lock() = Some(Arc::new(reply));
         }
     }
@@ -336,7 +377,7 @@ impl PyFuture {
     /// # Errors
     /// What is no `Exception`, as a Ctrl-C meanwhile. All others become the value.
     fn unpack(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(remote) = self.remote.get() else { return Ok(()) };
+        let Some(remote) = self.remote() else { return Ok(()) };
         let Some(reply) = remote.reply.lock().clone() else { return Ok(()) };
         let (value, failed) = match crate::tasks::decode(py, &reply) {
             Ok(value) => (value, self.is_failed()),
@@ -399,7 +440,7 @@ fn step<'py, R>(
 fn leave(py: Python<'_>, this: Me<'_>, lock: Lock<'_>, method: Option<&str>) -> PyResult<()> {
     let Some(condition) = lock else { return Ok(()) };
     let told = (|| {
-        if let (Some(method), Some(waiters)) = (method, this.waiters.get(py)) {
+        if let (Some(method), Some(waiters)) = (method, this.rare().waiters.get(py)) {
             let me = this.bound(py);
             for waiter in waiters.cast::<PyList>()?.iter() {
                 gil::method(&waiter, method, &[&me])?;
@@ -459,7 +500,7 @@ pub(crate) fn listen(this: Me<'_>, listener: Listener, is_over: impl Fn(Stage) -
 #[inline]
 fn alone(this: Me<'_>) -> bool {
     // What another process replies comes by a thread that is not attached.
-    !cfg!(Py_GIL_DISABLED) && this.remote.get().is_none()
+    !cfg!(Py_GIL_DISABLED) && this.remote().is_none()
 }
 
 /// Tells the collectors, once it is finished or cancelled and acknowledged.
@@ -615,12 +656,13 @@ pub(crate) fn acknowledge(py: Python<'_>, this: Me<'_>) -> PyResult<bool> {
 
 /// The condition that the standard library's own code takes; from now on the future is held.
 fn condition<'py>(py: Python<'py>, this: Me<'_>) -> PyResult<Bound<'py, PyAny>> {
-    let condition = match this.condition.get(py) {
+    let place = &this.rare().condition;
+    let condition = match place.get(py) {
         Some(condition) => condition,
         None => {
             track(this);
             let new = gil::call(&crate::types::get(py, Slot::Condition), &[])?;
-            this.condition.get_or_put(new)
+            place.get_or_put(new)
         }
     };
     this.completion.hold();
@@ -744,7 +786,7 @@ fast!(py_cancel, PyFuture, |py, this, fast| {
     if !args::truth(running.as_ref(), false)? || this.completion.is_done() {
         return Ok(boolean(false));
     }
-    match this.remote.get() {
+    match this.remote() {
         Some(remote) => {
             let (workers, id) = (Arc::clone(&remote.workers), remote.id.load(Ordering::Acquire));
             if !PyHost::unending().detached(|| workers.stop(id)) {
@@ -921,7 +963,7 @@ unsafe extern "C" fn py_get_condition(object: *mut ffi::PyObject, _: *mut c_void
 unsafe extern "C" fn py_put_condition(object: *mut ffi::PyObject, value: *mut ffi::PyObject, _: *mut c_void) -> c_int {
     setter(object, value, |_, this, value| {
         track(this);
-        this.condition.set(&value);
+        this.rare().condition.set(&value);
         this.completion.hold();
         Ok(())
     })
@@ -929,9 +971,10 @@ unsafe extern "C" fn py_put_condition(object: *mut ffi::PyObject, value: *mut ff
 
 getter!(py_get_waiters, PyFuture, |py, this| {
     condition(py, this)?;
-    let waiters = match this.waiters.get(py) {
+    let place = &this.rare().waiters;
+    let waiters = match place.get(py) {
         Some(waiters) => waiters,
-        None => this.waiters.get_or_put(PyList::empty(py).into_any()),
+        None => place.get_or_put(PyList::empty(py).into_any()),
     };
     Ok(waiters.into_ptr())
 });
@@ -967,7 +1010,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
             stage => state_name(stage).to_lowercase(),
         };
         let kind = |value: &Bound<'_, PyAny>| value.get_type().name().map(|name| name.to_string());
-        let unread = this.remote.get().is_some_and(|remote| remote.reply.lock().is_some());
+        let unread = this.remote().is_some_and(|remote| remote.reply.lock().is_some());
         let value = match (stage, this.value.get(py)) {
             // Unpacking it would run code.
             (Stage::Finished, None) if unread && this.is_failed() => {
@@ -984,6 +1027,7 @@ unsafe extern "C" fn py_repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 impl Native for PyFuture {
+    type Entry = ();
     const NAME: &'static CStr = c"raddle._raddle.Future";
     const DOC: &'static CStr = c"Future()\n--\n\nThe core of raddle.concurrent.futures.Future.";
     const WHICH: Which = Which::Other;
@@ -995,15 +1039,12 @@ impl Native for PyFuture {
         PyFuture {
             completion: Completion::new(),
             value: Place::empty(),
-            condition: Place::empty(),
-            waiters: Place::empty(),
             function: Place::empty(),
             args: Place::empty(),
-            keywords: Place::empty(),
             context: Place::empty(),
             token: Place::empty(),
             line: Place::empty(),
-            remote: OnceLock::new(),
+            rare: OnceLock::new(),
             outer: AtomicPtr::new(null_mut()),
             submitted_at: AtomicU32::new(0),
             submitted: AtomicU64::new(0),
@@ -1024,16 +1065,9 @@ impl Native for PyFuture {
     }
 
     fn traverse(&self, visit: &Visit) -> c_int {
-        for place in [
-            &self.value,
-            &self.condition,
-            &self.waiters,
-            &self.function,
-            &self.args,
-            &self.keywords,
-            &self.context,
-            &self.token,
-        ] {
+        let rare = self.rare.get().map(|rare| [&rare.condition, &rare.waiters]);
+        let places = [&self.value, &self.function, &self.args, &self.context, &self.token];
+        for place in places.into_iter().chain(rare.into_iter().flatten()) {
             let stop = visit.call(place.address());
             if stop != 0 {
                 return stop;
@@ -1057,7 +1091,8 @@ impl Native for PyFuture {
     }
 
     fn clear(&self) {
-        for place in [&self.condition, &self.waiters, &self.function, &self.args, &self.keywords, &self.context] {
+        let rare = self.rare.get().map(|rare| [&rare.condition, &rare.waiters]);
+        for place in [&self.function, &self.args, &self.context].into_iter().chain(rare.into_iter().flatten()) {
             place.put(null_mut());
         }
         if !self.is_failed() {

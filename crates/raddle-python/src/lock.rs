@@ -3,7 +3,7 @@
 use crate::args::{self, Fast, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
-use crate::native::{Native, This, Which, method_fast, methods, no_pickle};
+use crate::native::{Entry, Native, This, Which, method_fast, methods, no_pickle};
 use crate::types::Slot;
 use crate::{observe, site, special};
 use pyo3::exceptions::PyRuntimeError;
@@ -358,6 +358,7 @@ pub(crate) fn add(module: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 impl Native for RawLock {
+    type Entry = Entry;
     // Before 3.13 `threading.Lock` is a function, and the type of a lock cannot be called: see `make_lock`.
     const NAME: &'static CStr = if cfg!(Py_3_13) { c"raddle.threading.Lock" } else { c"raddle.threading.lock" };
     const DOC: &'static CStr = c"Lock(*, name=None)\n--\n\n\
@@ -405,6 +406,7 @@ impl Native for RawLock {
 }
 
 impl Native for RawRLock {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.RLock";
     const DOC: &'static CStr = c"RLock(*, name=None)\n--\n\n\
         A lock that its owner may take again, and releases as often.\n\n\

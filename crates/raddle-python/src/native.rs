@@ -22,17 +22,42 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// What every object begins with.
 #[repr(C)]
-pub(crate) struct Head {
+struct Head {
     ob: ffi::PyObject,
     weakrefs: *mut ffi::PyObject,
-    previous: *mut Head,
-    next: *mut Head,
+}
+
+/// What comes next in objects that have a name, or a place in the registry.
+#[repr(C)]
+pub(crate) struct Entry {
+    previous: *mut Entry,
+    next: *mut Entry,
     /// The name given, a `str`, or null.
     name: AtomicPtr<ffi::PyObject>,
     /// Where it was created.
     created: AtomicU32,
     /// How many had been created there before.
     serial: u32,
+}
+
+/// An [`Entry`], or nothing. All bytes zero is a valid value.
+pub(crate) trait MaybeEntry {
+    /// The entry, if there is one.
+    fn get(&self) -> Option<&Entry>;
+}
+
+impl MaybeEntry for Entry {
+    #[inline]
+    fn get(&self) -> Option<&Entry> {
+        Some(self)
+    }
+}
+
+impl MaybeEntry for () {
+    #[inline]
+    fn get(&self) -> Option<&Entry> {
+        None
+    }
 }
 
 /// How many objects each place has created: tells those of one line apart by name.
@@ -72,14 +97,24 @@ const WHICH: [Which; 10] = [
 
 /// An object: the head and what the type adds.
 #[repr(C)]
-pub(crate) struct Object<C> {
+pub(crate) struct Object<C: Native> {
     head: Head,
+    entry: C::Entry,
     core: C,
+}
+
+impl<C: Native> Object<C> {
+    /// Whether there is an entry; what wants one has one.
+    const LISTED: bool = {
+        let listed = size_of::<C::Entry>() > 0;
+        assert!(listed || (!C::SITE && matches!(C::WHICH, Which::Other)));
+        listed
+    };
 }
 
 /// An object whose type has [`Native::DICT`].
 #[repr(C)]
-struct WithDict<C> {
+struct WithDict<C: Native> {
     object: Object<C>,
     dict: *mut ffi::PyObject,
 }
@@ -137,6 +172,9 @@ impl Visit {
 
 /// A type of the module.
 pub(crate) trait Native: Sized + 'static {
+    /// [`Entry`], or `()` where objects are many and nobody asks for their names.
+    type Entry: MaybeEntry;
+
     /// The type's full name.
     const NAME: &'static CStr;
     /// Its documentation; the part up to `--` is the signature.
@@ -200,18 +238,18 @@ pub(crate) trait Native: Sized + 'static {
 }
 
 /// A borrowed object of a known type, while attached.
-pub(crate) struct This<'a, C> {
+pub(crate) struct This<'a, C: Native> {
     object: &'a Object<C>,
 }
 
-impl<C> Clone for This<'_, C> {
+impl<C: Native> Clone for This<'_, C> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<C> Copy for This<'_, C> {}
+impl<C: Native> Copy for This<'_, C> {}
 
-impl<C> std::ops::Deref for This<'_, C> {
+impl<C: Native> std::ops::Deref for This<'_, C> {
     type Target = C;
     #[inline]
     fn deref(&self) -> &C {
@@ -251,22 +289,21 @@ impl<'a, C: Native> This<'a, C> {
     /// Gives it a name; null takes it away.
     pub(crate) fn set_name(self, name: Option<&Bound<'_, PyAny>>) {
         let name = name.map_or(null_mut(), |name| name.clone().into_ptr());
-        let old = self.object.head.name.swap(name, Ordering::AcqRel);
-        // SAFETY: the head owned a reference to the old name, if there was one.
+        let old = self.object.entry.get().map_or(name, |entry| entry.name.swap(name, Ordering::AcqRel));
+        // SAFETY: the entry owned a reference to the old name, if there was one.
         unsafe { ffi::Py_XDECREF(old) };
     }
 
     /// Its name: the one given, else where it was created.
     pub(crate) fn name(self, py: Python<'_>) -> PyResult<String> {
-        let name = self.object.head.name.load(Ordering::Acquire);
+        let Some(entry) = self.object.entry.get() else { return Ok("?".to_owned()) };
+        let name = entry.name.load(Ordering::Acquire);
         if !name.is_null() {
-            // SAFETY: the head holds a reference.
+            // SAFETY: the entry holds a reference.
             return Ok(unsafe { Bound::from_borrowed_ptr(py, name) }.str()?.to_string());
         }
-        Ok(match Site::from_word(self.object.head.created.load(Ordering::Relaxed)) {
-            Some(site) if self.object.head.serial > 0 => {
-                format!("{}#{}", site::short(site), self.object.head.serial + 1)
-            }
+        Ok(match Site::from_word(entry.created.load(Ordering::Relaxed)) {
+            Some(site) if entry.serial > 0 => format!("{}#{}", site::short(site), entry.serial + 1),
             Some(site) => site::short(site),
             None => "?".to_owned(),
         })
@@ -274,7 +311,7 @@ impl<'a, C: Native> This<'a, C> {
 }
 
 /// The first of each list.
-struct Registry([*mut Head; WHICH.len()]);
+struct Registry([*mut Entry; WHICH.len()]);
 // SAFETY: the lists are only followed under their lock, and their members unlink themselves before they go.
 unsafe impl Send for Registry {}
 
@@ -286,9 +323,12 @@ pub(crate) fn for_each(mut look: impl FnMut(Which, *mut ffi::PyObject)) {
     for (which, first) in WHICH.into_iter().zip(registry.0) {
         let mut at = first;
         while !at.is_null() {
-            look(which, at.cast());
-            // SAFETY: members are alive while they are linked, and the lock keeps them linked.
-            at = unsafe { (*at).next };
+            // SAFETY: members are alive while they are linked, and the lock keeps them linked; before the entry is the
+            // head, where the object begins.
+            at = unsafe {
+                look(which, at.byte_sub(size_of::<Head>()).cast());
+                (*at).next
+            };
         }
     }
 }
@@ -335,20 +375,23 @@ unsafe fn begin<C: Native>(object: *mut Object<C>) {
     // SAFETY: the caller's.
     unsafe {
         (&raw mut (*object).core).write(C::fresh());
-        let head = &raw mut (*object).head;
+        if !Object::<C>::LISTED {
+            return;
+        }
+        let entry = (&raw mut (*object).entry).cast::<Entry>();
         if C::SITE {
             let site = Site::to_word(site::here());
-            *(*head).created.get_mut() = site;
-            (*head).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
+            *(*entry).created.get_mut() = site;
+            (*entry).serial = CREATED[site as usize % CREATED.len()].fetch_add(1, Ordering::Relaxed);
         }
         if C::WHICH != Which::Other {
             let mut registry = REGISTRY.lock();
             let first = &mut registry.0[C::WHICH as usize];
-            (*head).next = *first;
+            (*entry).next = *first;
             if !first.is_null() {
-                (**first).previous = head;
+                (**first).previous = entry;
             }
-            *first = head;
+            *first = entry;
         }
     }
 }
@@ -362,11 +405,11 @@ unsafe fn begin<C: Native>(object: *mut Object<C>) {
 pub(crate) unsafe fn again<C: Native>(ty: *mut ffi::PyTypeObject, object: *mut ffi::PyObject) {
     // SAFETY: the caller's; `end` has left nothing in the head, the core or the dict that would have to be given back.
     unsafe {
-        let head = &raw mut (*object.cast::<Object<C>>()).head;
         ffi::PyObject_Init(object, ty);
-        (*head).weakrefs = null_mut();
-        (*head).name = AtomicPtr::new(null_mut());
-        begin(object.cast::<Object<C>>());
+        let object = object.cast::<Object<C>>();
+        (*object).head.weakrefs = null_mut();
+        (&raw mut (*object).entry).write_bytes(0, 1);
+        begin(object);
     }
 }
 
@@ -422,18 +465,18 @@ pub(crate) unsafe fn end<C: Native>(object: *mut ffi::PyObject) {
     // before its memory goes.
     unsafe {
         let this = object.cast::<Object<C>>();
-        let head = &raw mut (*this).head;
-        if !(*head).weakrefs.is_null() {
+        if !(*this).head.weakrefs.is_null() {
             crate::gil::clear_weakrefs(object);
         }
         if C::WHICH != Which::Other {
+            let entry = (&raw mut (*this).entry).cast::<Entry>();
             let registry = &mut REGISTRY.lock();
-            match (*head).previous.is_null() {
-                true => registry.0[C::WHICH as usize] = (*head).next,
-                false => (*(*head).previous).next = (*head).next,
+            match (*entry).previous.is_null() {
+                true => registry.0[C::WHICH as usize] = (*entry).next,
+                false => (*(*entry).previous).next = (*entry).next,
             }
-            if !(*head).next.is_null() {
-                (*(*head).next).previous = (*head).previous;
+            if !(*entry).next.is_null() {
+                (*(*entry).next).previous = (*entry).previous;
             }
         }
     }
@@ -444,16 +487,17 @@ pub(crate) unsafe fn end<C: Native>(object: *mut ffi::PyObject) {
             raddle::detect::forget(object as usize);
         }
         std::ptr::drop_in_place(&raw mut (*this).core);
-        let head = &raw mut (*this).head;
-        crate::gil::decref(*(*head).name.get_mut());
+        if let Some(entry) = (*this).entry.get() {
+            crate::gil::decref(entry.name.load(Ordering::Relaxed));
+        }
         crate::gil::decref(take_dict::<C>(object));
     }
 }
 
-/// Objects of the same type that nobody refers to any more, linked by their heads. Used attached only, and of no use
-/// without the GIL.
+/// Memory of objects of the same type that [`end`] has taken apart, linked by their heads. Used attached only, and of
+/// no use without the GIL.
 pub(crate) struct Pile {
-    top: AtomicPtr<Head>,
+    top: AtomicPtr<ffi::PyObject>,
     len: AtomicUsize,
 }
 
@@ -472,28 +516,26 @@ impl Pile {
     /// Puts one on top.
     ///
     /// # Safety
-    /// `object` is an object of a type of this module, not in the registry, that nobody else knows.
+    /// `object` is what [`end`] has left of an object.
     #[inline]
     pub(crate) unsafe fn put(&self, object: *mut ffi::PyObject) {
-        let head = object.cast::<Head>();
-        // SAFETY: the caller's.
-        unsafe { (*head).next = self.top.load(Ordering::Relaxed) };
-        self.top.store(head, Ordering::Relaxed);
+        // SAFETY: the caller's; there are no weak references any more.
+        unsafe { (*object.cast::<Head>()).weakrefs = self.top.load(Ordering::Relaxed) };
+        self.top.store(object, Ordering::Relaxed);
         self.len.store(self.len() + 1, Ordering::Relaxed);
     }
 
     /// Takes the topmost.
     #[inline]
     pub(crate) fn take(&self) -> Option<*mut ffi::PyObject> {
-        let head = self.top.load(Ordering::Relaxed);
-        if head.is_null() {
+        let object = self.top.load(Ordering::Relaxed);
+        if object.is_null() {
             return None;
         }
         // SAFETY: what was put here stays as it was.
-        let next = unsafe { std::mem::replace(&mut (*head).next, null_mut()) };
-        self.top.store(next, Ordering::Relaxed);
+        self.top.store(unsafe { (*object.cast::<Head>()).weakrefs }, Ordering::Relaxed);
         self.len.store(self.len() - 1, Ordering::Relaxed);
-        Some(head.cast())
+        Some(object)
     }
 }
 
@@ -604,7 +646,7 @@ pub(crate) fn make_type<C: Native>(py: Python<'_>) -> PyResult<*mut ffi::PyTypeO
     }
     // SAFETY: a live type object, whose reference is kept for as long as the process lives.
     let bound = unsafe { Bound::<PyAny>::from_borrowed_ptr(py, ty) };
-    if C::BASE.is_none() {
+    if C::BASE.is_none() && Object::<C>::LISTED {
         crate::special::put_attribute(&bound, c"name", name::<C>)?;
     }
     for (name, getter) in C::additions() {

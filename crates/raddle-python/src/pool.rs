@@ -9,10 +9,10 @@ use crate::cancel;
 use crate::context;
 use crate::error::{discard, entry, fetch, into_value};
 use crate::exact::track;
-use crate::future::{self, Me as Future, PyFuture, Work};
+use crate::future::{self, Me as Future, PyFuture, Shape, Work};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, fast, methods, noargs};
+use crate::native::{Entry, Native, This, Visit, Which, fast, methods, noargs};
 use crate::reference::{Item, Place};
 use crate::select;
 use crate::site;
@@ -28,6 +28,7 @@ use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
+use std::mem;
 use std::ptr::null;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -81,7 +82,7 @@ const TIMED: u32 = 8;
 /// Where more tasks wait than this, one in so many has the time of its submit, and the others that of an earlier one,
 /// with this bit set.
 const MANY: usize = 8;
-const STAMPED: usize = 4;
+const STAMPED: usize = 8;
 const ROUGH: u64 = 1;
 
 /// A pool, as its workers and futures know it.
@@ -444,15 +445,27 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, post: &Post) -
 }
 
 fn call(work: &Work<'_>) -> *mut ffi::PyObject {
+    if work.shape == Shape::One {
+        return gil::call_plain(&work.function, &[&work.args]);
+    }
     let args = work.args.as_ptr().cast::<ffi::PyTupleObject>();
-    let keywords = work.keywords.as_ref();
-    let named = keywords.and_then(|keywords| keywords.len().ok()).unwrap_or(0);
-    // SAFETY: `submit` made the tuple: positional arguments, and behind them one for each keyword.
+    // SAFETY: `submit` made the tuple, as the shape says.
     unsafe {
         let items = (&raw const (*args).ob_item).cast::<*mut ffi::PyObject>();
-        let count = ffi::PyTuple_GET_SIZE(args.cast()) as usize - named;
-        gil::call_raw_plain(&work.function, items, count, keywords.map_or(std::ptr::null_mut(), Bound::as_ptr))
+        let count = ffi::PyTuple_GET_SIZE(args.cast()) as usize;
+        if work.shape == Shape::Tuple {
+            return gil::call_raw_plain(&work.function, items, count, std::ptr::null_mut());
+        }
+        let keywords = *items.add(count - 1);
+        let positional = count - 1 - ffi::PyTuple_GET_SIZE(keywords) as usize;
+        gil::call_raw_plain(&work.function, items, positional, keywords)
     }
+}
+
+/// Whether other threads may have the interpreter while this future ends: they always have it where there is no GIL,
+/// and a future that is held ends under a lock.
+fn lets_others_in(future: Future<'_>) -> bool {
+    cfg!(Py_GIL_DISABLED) || future.completion.is_held()
 }
 
 /// Ends a future with what its task came to.
@@ -632,12 +645,18 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
     let mut watch = Watch { time: now(), quick: 0, skipped: 0 };
     let mut attached = watch.time;
     meter.begin(watch.time);
+    // It has ended a task, and the line does not know.
+    let mut finished = false;
     let result = loop {
         if pool.generation.load(Ordering::Relaxed) != process {
             // The task forked: in the child this thread is no worker any more.
             break Ok(());
         }
-        match pool.tasks.next(&seat) {
+        let next = match mem::take(&mut finished) {
+            true => pool.tasks.finished_and_next(&seat),
+            false => pool.tasks.next(&seat),
+        };
+        match next {
             Next::Run(ticket) => {
                 let object = ticket.0.into_bound(py);
                 let future = future::expect(&object)?;
@@ -658,14 +677,14 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 // Who is woken by the result and submits at once finds this worker awake; unless callbacks,
                 // which may take their time, come first.
                 let early = !future.completion.is_listened_to();
-                if early {
-                    pool.tasks.finished();
-                } else {
+                finished = !early || !lets_others_in(future);
+                if !early {
                     watch.catch_up(&desk, &mut meter);
+                } else if !finished {
+                    pool.tasks.finished();
                 }
                 let concluded = conclude(py, future, outcome);
                 if !early {
-                    pool.tasks.finished();
                     watch.time = now();
                 }
                 gil::release(object);
@@ -675,6 +694,9 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 }
                 if watch.skipped > 0 {
                     continue;
+                }
+                if mem::take(&mut finished) {
+                    pool.tasks.finished();
                 }
                 if meter.keep(pool, &desk, watch.time) && pool.tasks.wants_worker() {
                     match pool.start_worker(py) {
@@ -907,22 +929,45 @@ unsafe extern "C" fn py_submit(
         let pool = &line.pool;
         // SAFETY: the interpreter passes `count` positional arguments and behind them one for each keyword.
         let work = unsafe {
-            let keywords = Bound::from_borrowed_ptr_or_opt(py, keywords);
-            let named = keywords.as_ref().map_or(0, |names| names.len().unwrap_or(0));
-            let extra = count as usize - 1 + named;
-            let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(extra as ffi::Py_ssize_t))?;
-            for at in 0..extra {
-                let item = *args.add(at + 1);
-                ffi::Py_INCREF(item);
-                ffi::PyTuple_SET_ITEM(tuple.as_ptr(), at as ffi::Py_ssize_t, item);
-            }
             let function = Bound::from_borrowed_ptr(py, *args);
-            Work { function, args: tuple, keywords, context: context(py, pool)? }
+            let (args, shape) = kept(py, args.add(1), count - 1, keywords)?;
+            Work { function, args, shape, context: context(py, pool)? }
         };
         let item = future::new_task(py, line, work, site::here())?;
         submit(py, &this.bound(py), pool, &item)?;
         Ok(item.into_ptr())
     })
+}
+
+/// The arguments of a call as a task keeps them.
+///
+/// # Safety
+/// As the interpreter passes them: `count` positional ones and behind them one for each keyword, if there are any.
+unsafe fn kept<'py>(
+    py: Python<'py>,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> PyResult<(Bound<'py, PyAny>, Shape)> {
+    // SAFETY: the caller's; the new tuple is filled before anybody sees it.
+    unsafe {
+        if count == 1 && keywords.is_null() {
+            return Ok((Bound::from_borrowed_ptr(py, *args), Shape::One));
+        }
+        let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) };
+        let all = count + named;
+        let tuple = Bound::from_owned_ptr_or_err(py, ffi::PyTuple_New(all + ffi::Py_ssize_t::from(named > 0)))?;
+        let put = |at, item| {
+            ffi::Py_INCREF(item);
+            ffi::PyTuple_SET_ITEM(tuple.as_ptr(), at, item);
+        };
+        (0..all).for_each(|at| put(at, *args.add(at as usize)));
+        if named == 0 {
+            return Ok((tuple, Shape::Tuple));
+        }
+        put(all, keywords);
+        Ok((tuple, Shape::Named))
+    }
 }
 
 fn context<'py>(py: Python<'py>, pool: &Pool) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -940,14 +985,14 @@ fast!(py_submit_under, PyExecutor, |py, this, fast| {
     let line = this.line()?;
     let pool = &line.pool;
     let mut all: Vec<Bound<'_, PyAny>> = positional.iter().collect();
-    all.extend(named.values());
-    let keywords = (!named.is_empty()).then(|| PyTuple::new(py, named.keys())).transpose()?;
-    let work = Work {
-        function,
-        args: PyTuple::new(py, all)?.into_any(),
-        keywords: keywords.map(Bound::into_any),
-        context: context(py, pool)?,
+    let shape = if named.is_empty() {
+        Shape::Tuple
+    } else {
+        all.extend(named.values());
+        all.push(PyTuple::new(py, named.keys())?.into_any());
+        Shape::Named
     };
+    let work = Work { function, args: PyTuple::new(py, all)?.into_any(), shape, context: context(py, pool)? };
     let item = future::new_task(py, line, work, site::here())?;
     let parent = token.filter(|token| !token.is_none());
     let own = cancel::below(py, parent.as_ref(), cancel::deadline_of(timeout.as_ref())?)?;
@@ -959,13 +1004,15 @@ fast!(py_submit_under, PyExecutor, |py, this, fast| {
     Ok(item.into_ptr())
 });
 
-// `_map(fn, arguments, timeout, ahead)`: submits a call for each tuple of an iterator, at most `ahead` before their
-// turn (None: all at once), and gives the iterator of their results.
+// `_map(fn, arguments, single, timeout)`: submits a call for each item of an iterator, which is the one argument or a
+// tuple of arguments, and gives the iterator of the results.
 fast!(py_map, PyExecutor, |py, this, fast| {
-    let [function, tuples, timeout] = args::fast(py, "_map", ["fn", "arguments", "timeout"], 3, fast)?;
-    let (Some(function), Some(tuples)) = (function, tuples) else {
-        return Err(PyTypeError::new_err("_map takes a function and an iterator"));
+    let names = ["fn", "arguments", "single", "timeout"];
+    let [function, arguments, single, timeout] = args::fast(py, "_map", names, 4, fast)?;
+    let (Some(function), Some(arguments), Some(single)) = (function, arguments, single) else {
+        return Err(PyTypeError::new_err("_map takes a function, an iterator and what its items are"));
     };
+    let shape = if gil::truth(&single)? { Shape::One } else { Shape::Tuple };
     let deadline = match patience(timeout.as_ref())? {
         Patience::Until(deadline) => deadline,
         Patience::None => Deadline::at(0),
@@ -977,14 +1024,11 @@ fast!(py_map, PyExecutor, |py, this, fast| {
     let site = site::here();
     let mut futures = Vec::new();
     let submitted = (|| -> PyResult<()> {
-        while let Some(tuple) = gil::next(&tuples)? {
-            let tuple = tuple.cast_into::<PyTuple>()?;
-            let work = Work {
-                function: function.clone(),
-                args: tuple.into_any(),
-                keywords: None,
-                context: context(py, pool)?,
-            };
+        while let Some(args) = gil::next(&arguments)? {
+            if shape == Shape::Tuple {
+                args.cast::<PyTuple>()?;
+            }
+            let work = Work { function: function.clone(), args, shape, context: context(py, pool)? };
             let item = future::new_task(py, line, work, site)?;
             submit(py, &executor, pool, &item)?;
             futures.push(item);
@@ -997,6 +1041,7 @@ fast!(py_map, PyExecutor, |py, this, fast| {
 });
 
 impl Native for PyExecutor {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.Executor";
     const DOC: &'static CStr = c"Executor(line)\n--\n\nThe core of raddle.concurrent.futures.ThreadPoolExecutor.";
     const WHICH: Which = Which::Other;
@@ -1193,6 +1238,7 @@ unsafe extern "C" fn py_stats(object: *mut ffi::PyObject, _: *mut ffi::PyObject)
 }
 
 impl Native for PyLine {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.Line";
     const DOC: &'static CStr = c"Line()\n--\n\nThe line of a pool, and its workers.";
     const WHICH: Which = Which::Other;

@@ -6,6 +6,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// A place for one reference, or none. Changed by one atomic exchange, attached.
+#[derive(Default)]
 pub(crate) struct Place(AtomicPtr<ffi::PyObject>);
 
 impl Place {

@@ -22,7 +22,7 @@ use crate::args;
 use crate::error::{entry, entry_or, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, fast, get, methods, no_pickle};
+use crate::native::{Entry, Native, This, Visit, Which, fast, get, methods, no_pickle};
 use crate::observe;
 use crate::types::Slot;
 use order::{Held, Queue, Rank, Search};
@@ -616,6 +616,7 @@ fn function(name: &'static CStr, which: Function, doc: &'static CStr) -> ffi::Py
 }
 
 impl Native for PyScheduler {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.scheduler";
     const DOC: &'static CStr = c"The core of raddle.sched.scheduler.";
     const WHICH: Which = Which::Scheduler;

@@ -5,7 +5,7 @@ use crate::error::{entry, fetch};
 use crate::future::{self, Listener, Me as Future, PyFuture, ours};
 use crate::gil::{self, PyHost};
 use crate::lock::none;
-use crate::native::{Native, This, Visit, Which, methods};
+use crate::native::{Entry, Native, This, Visit, Which, methods};
 use crate::pool;
 use crate::reference::{Item, Place};
 use crate::types::Slot;
@@ -65,6 +65,7 @@ unsafe extern "C" fn py_add_failed(object: *mut ffi::PyObject, future: *mut ffi:
 }
 
 impl Native for PyCollector {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.Collector";
     const DOC: &'static CStr = c"Gathers futures that are over.";
     const WHICH: Which = Which::Other;
@@ -521,6 +522,7 @@ unsafe extern "C" fn completed_close(object: *mut ffi::PyObject, _: *mut ffi::Py
 }
 
 impl Native for PyCompleted {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.Completed";
     const DOC: &'static CStr = c"Gives futures as they come to their end.";
     const WHICH: Which = Which::Other;
@@ -694,6 +696,7 @@ unsafe extern "C" fn results_close(object: *mut ffi::PyObject, _: *mut ffi::PyOb
 }
 
 impl Native for PyResults {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.Results";
     const DOC: &'static CStr = c"Gives the results of futures, in the order of the arguments.";
     const WHICH: Which = Which::Other;

@@ -4,7 +4,7 @@ use crate::args::{self, Fast, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, fast, get, getter, methods, no_pickle, noargs};
+use crate::native::{Entry, Native, This, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::types::Slot;
 use crate::{observe, site};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
@@ -266,6 +266,7 @@ fn init(this: Me<'_>, short: &str, args: &Bound<'_, PyAny>, kwargs: Option<&Boun
 }
 
 impl Native for PySemaphore {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.Semaphore";
     const DOC: &'static CStr = c"Semaphore(value=1, *, name=None)\n--\n\n\
         A number of permits. Taking one waits while there is none; any thread may give one back.\n\n\
@@ -312,6 +313,7 @@ impl Native for PySemaphore {
 }
 
 impl Native for PyBounded {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.threading.BoundedSemaphore";
     const DOC: &'static CStr = c"BoundedSemaphore(value=1, *, name=None)\n--\n\n\
         A Semaphore whose permits never exceed the number it began with: releasing more is a ValueError.\n\n\

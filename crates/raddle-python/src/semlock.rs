@@ -5,7 +5,7 @@ use crate::channel::failed;
 use crate::error::{entry, fetch};
 use crate::gil::{self, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Which, get, getter, methods, noargs};
+use crate::native::{Entry, Native, This, Which, get, getter, methods, noargs};
 use crate::site;
 use crate::types::Slot;
 use crate::watch::{Sought, Watch};
@@ -402,6 +402,7 @@ unsafe extern "C" fn py_name(_: *mut ffi::PyObject, _: *mut std::ffi::c_void) ->
 }
 
 impl Native for PySemLock {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.SemLock";
     const DOC: &'static CStr = c"SemLock(arena, kind, value, maxvalue, owned, handle=None)\n--\n\n\
         A lock or semaphore that processes share, in the shared memory of an arena: a new one, or with `handle` that of\n\

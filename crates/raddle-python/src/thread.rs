@@ -4,7 +4,7 @@ use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
 use crate::gil::{self, Arrival, PyHost};
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, allocate, core, fast, get, methods, noargs};
+use crate::native::{Entry, Native, This, Visit, Which, allocate, core, fast, get, methods, noargs};
 use crate::observe;
 use crate::types::{self, Slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -311,6 +311,7 @@ unsafe extern "C" fn py_keep(object: *mut ffi::PyObject, _: *mut ffi::PyObject) 
 }
 
 impl Native for PyRecord {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle._raddle.ThreadRecord";
     const DOC: &'static CStr =
         c"ThreadRecord()\n--\n\nThe core's record of a thread: its state, and what it waits for.";

@@ -47,11 +47,18 @@ fn line(most: usize, limit: usize) -> Line {
 fn serve(line: &Line, host: &dyn Host) {
     // Of the standard library, as the core wants it: who has it is no part of the model.
     let seat = std::sync::Arc::new(Seat::default());
+    let (mut finished, mut tasks) = (false, 0);
     loop {
-        match line.next(&seat) {
+        let next = if std::mem::take(&mut finished) { line.finished_and_next(&seat) } else { line.next(&seat) };
+        match next {
             Next::Run(job) => {
                 (job.0.action)();
-                line.finished();
+                // Both ways, in turn.
+                finished = tasks % 2 == 0;
+                if !finished {
+                    line.finished();
+                }
+                tasks += 1;
             }
             Next::Gone(_) => {}
             Next::Leave => return,

@@ -150,9 +150,11 @@ impl Model {
                 }
             }
             Step::Next(nth) => {
-                let Some(at) = self.pick(nth, &[Place::Fresh, Place::Awake]) else { return Ok(()) };
-                let seat = Arc::clone(&self.workers[at].1);
-                match self.core.next(&seat) {
+                let places = [Place::Fresh, Place::Awake, Place::Busy];
+                let Some(at) = self.pick(nth, &places) else { return Ok(()) };
+                let (place, seat) = &self.workers[at];
+                let next = if *place == Place::Busy { self.core.finished_and_next(seat) } else { self.core.next(seat) };
+                match next {
                     Next::Run(ticket) => {
                         let waiting = self.line.iter().position(|each| each.waits() || each.number == ticket.number);
                         let first = self.line.remove(waiting.expect("a task that was never added")).unwrap();

@@ -14,7 +14,7 @@ use crate::args;
 use crate::error::fetch;
 use crate::gil::PyHost;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
+use crate::native::{Entry, Native, This, Visit, Which, fast, get, getter, methods, no_pickle, noargs};
 use crate::observe;
 use crate::reference::Item;
 use crate::types::Slot;
@@ -245,6 +245,7 @@ fn attributes() -> Vec<ffi::PyGetSetDef> {
 }
 
 impl Native for PyQueue {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.queue.Queue";
     const DOC: &'static CStr = c"Queue(maxsize=0, *, name=None)\n--\n\n\
         A queue for any number of producers and consumers: first come, first served.\n\n\
@@ -291,6 +292,7 @@ impl Native for PyQueue {
 macro_rules! subtype {
     ($type:ident, $short:literal, $name:expr, $doc:expr, $store:expr, $is_heap:literal) => {
         impl Native for $type {
+            type Entry = Entry;
             const NAME: &'static CStr = $name;
             const DOC: &'static CStr = $doc;
             const WHICH: Which = Which::Queue;

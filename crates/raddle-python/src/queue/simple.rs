@@ -4,7 +4,7 @@ use super::{Item, Me, PyQueue, transfer};
 use crate::args::{self, Fast, missing};
 use crate::error::entry;
 use crate::lock::{boolean, none};
-use crate::native::{Native, This, Visit, Which, methods, no_pickle, noargs};
+use crate::native::{Entry, Native, This, Visit, Which, methods, no_pickle, noargs};
 use crate::observe;
 use pyo3::{Bound, PyAny, PyResult, ffi};
 use raddle::primitive::thread_token;
@@ -51,6 +51,7 @@ noargs!(py_qsize, PyQueue, |_, this| Ok(super::size(this)));
 noargs!(py_empty, PyQueue, |_, this| Ok(boolean(this.queue.is_empty())));
 
 impl Native for PySimple {
+    type Entry = Entry;
     const NAME: &'static CStr = c"raddle.queue.SimpleQueue";
     const DOC: &'static CStr = c"SimpleQueue(*, name=None)\n--\n\n\
         A queue without bound and without task tracking: first come, first served.\n\n\

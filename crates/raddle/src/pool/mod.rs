@@ -26,7 +26,7 @@ pub use stats::{Count, Desk, Histogram, Stats};
 pub use threads::{JoinHandle, Lost, ThreadPool};
 
 use crate::park::{Key, Parking, Signal, Stop};
-use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, Spin};
+use crate::primitive::{AtomicU32, AtomicUsize, Futex, Ordering, Spin, SpinGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -215,7 +215,18 @@ impl<T: Task> Tasks<T> {
 
     /// What an awake worker does next.
     pub fn next(&self, seat: &Arc<Seat>) -> Next<T> {
+        self.next_of(self.inner.lock(), seat)
+    }
+
+    /// [`finished`](Self::finished) and [`next`](Self::next) in one.
+    pub fn finished_and_next(&self, seat: &Arc<Seat>) -> Next<T> {
         let mut inner = self.inner.lock();
+        inner.awake += 1;
+        self.next_of(inner, seat)
+    }
+
+    #[inline]
+    fn next_of(&self, mut inner: SpinGuard<'_, Inner<T>>, seat: &Arc<Seat>) -> Next<T> {
         if let Some(task) = inner.line.pop_front() {
             self.length.store(inner.line.len(), Ordering::Relaxed);
             if !task.claim() {

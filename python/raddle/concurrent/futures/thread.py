@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         def _submit_under(
             self, token: Any, timeout: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> Future[Any]: ...
-        def _map(self, fn: Any, arguments: Iterator[Any], timeout: float | None) -> Iterator[Any]: ...
+        def _map(
+            self, fn: Any, arguments: Iterator[Any], single: bool, timeout: float | None
+        ) -> Iterator[Any]: ...
 else:
     _Core = _raddle.Executor
 
@@ -352,12 +354,12 @@ class ThreadPoolExecutor(_Core, _std.ThreadPoolExecutor):
                 raise TypeError("buffersize must be an integer or None")
             if buffersize < 1:
                 raise ValueError("buffersize must be None or > 0")
-        arguments = zip(*iterables)  # noqa: B905 - as map: the shortest decides
-        if buffersize is not None:
-            results = self._map_ahead(fn, arguments, timeout, buffersize)
+            results = self._map_ahead(fn, zip(*iterables), timeout, buffersize)  # noqa: B905 - as map does
         elif self.submit == ThreadPoolExecutor.submit.__get__(self):
             # Neither a subclass nor the instance has another.
-            results = self._map(fn, arguments, timeout)
+            single = len(iterables) == 1
+            arguments = iter(iterables[0]) if single else zip(*iterables)  # noqa: B905 - the shortest decides
+            results = self._map(fn, arguments, single, timeout)
         else:
             results = super().map(fn, *iterables, timeout=timeout, chunksize=chunksize)
         if progress:
