@@ -117,6 +117,9 @@ class Row:
     step: int = 10
     #: Rounds at most in one process, for rows whose samples cannot be short.
     rounds: int | None = None
+    #: A sample is made of so many runs, the contenders' in turn: for what varies from second to second by more than
+    #: contenders differ.
+    slices: int = 1
     #: Operations per sample under --quick.
     quick: int = 20
     #: Run pinned to this many cores, each thread to one of them; or wherever the system likes (None).
@@ -279,11 +282,16 @@ def _round_to(n: float, one: Row) -> int:
     return max(one.least, min(one.most, steps * one.step))
 
 
+#: How often a row is run before its first sample where its number of operations is fixed.
+WARM_UPS = 2
+
+
 def calibrate(one: Row, adapter: ModuleType, seconds: float) -> int:
     """Operations that take about `seconds`; the runs it needs also warm the interpreter's inline caches."""
     n = one.least
     if n == one.most:
-        sample(one, adapter, n)  # warmed up like those that are calibrated
+        for _ in range(WARM_UPS):  # as those that are calibrated have been run by then
+            sample(one, adapter, n)
         return n
     while True:
         wall, _ = sample(one, adapter, n)
@@ -304,9 +312,12 @@ def measure(one: Row, rounds: int, seconds: float, quick: bool) -> dict[str, dic
     names = list(adapters)
     for turn in range(min(rounds, one.rounds or rounds)):
         first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            n = sizes[name]
-            wall, cpu = sample(one, adapters[name], n)
+        order = names[first:] + names[:first]
+        slices = 1 if quick else one.slices
+        runs = [(name, sample(one, adapters[name], sizes[name])) for _ in range(slices) for name in order]
+        for name in order:
+            wall, cpu = (sum(spent[of] for whose, spent in runs if whose == name) for of in (0, 1))
+            n = sizes[name] * slices
             value = (cpu if one.solo or one.kind == "cpu" else wall) / n * 1e9
             check(
                 math.isfinite(value) and (value > 0 or one.kind == "cpu"),

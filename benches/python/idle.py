@@ -164,6 +164,7 @@ _PACE = 0.005
     most=60,
     step=1,
     quick=10,
+    slices=6,
 )
 def paced_event(impl, n):
     event = impl.Event()
@@ -188,6 +189,7 @@ def paced_event(impl, n):
     most=60,
     step=1,
     quick=10,
+    slices=6,
 )
 def paced_queue(impl, n):
     queue = impl.UnboundedQueue()
@@ -226,6 +228,7 @@ def _paced(n, listen, wake, heard):
     most=60,
     step=1,
     quick=10,
+    slices=6,
 )
 def timeouts(impl, n):
     event = impl.Event()
@@ -245,6 +248,7 @@ def timeouts(impl, n):
     most=60,
     step=1,
     quick=10,
+    slices=6,
 )
 def timeouts_lock(impl, n):
     lock = impl.Lock()

@@ -214,7 +214,7 @@ def _elsewhere(impl, what, method, n, installed=False):
     return tuple(json.loads(done.stdout))
 
 
-_STARTS = {"contenders": ("stdlib", "raddle"), "step": 1, "least": 1, "most": 100, "quick": 1}
+_STARTS = {"contenders": ("stdlib", "raddle"), "step": 1, "least": 1, "most": 100, "quick": 1, "slices": 4}
 
 
 def _of_methods():
@@ -300,7 +300,7 @@ def _count(limit):
     most=1,
     quick=1,
     needs_cpus=2,
-    rounds=5,
+    slices=3,
 )
 def computing(impl, n):
     """One operation is sixteen tasks of some 30 ms."""

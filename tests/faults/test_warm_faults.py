@@ -419,6 +419,66 @@ def test_main_is_not_loaded_unless_asked(tmp_path):
     assert out.count("main is") == 1 + 3 and out.count("--") == 2
 
 
+@pytest.mark.parametrize("method", ["forkserver", "warm"])
+@pytest.mark.parametrize("name", ["program.py", "a: b'c.py", "prögram.py"])
+def test_main_is_compiled_by_the_server(tmp_path, method, name):
+    """And by the child where the file is another by then."""
+    path = tmp_path / name
+    path.write_text(
+        textwrap.dedent(
+            """
+            import sys, time
+            import raddle.multiprocessing as mp
+            from raddle.multiprocessing import _ahead
+
+            def tell():
+                print("old", len(_ahead._compiled), flush=True)
+
+            if __name__ == "__main__":
+                context = mp.get_context(METHOD)
+                for text in ("", "# other\\n" + open(__file__).read().replace('"old"', '"new"')):
+                    if text:
+                        open(__file__, "w").write(text)
+                    child = context.Process(target=tell)
+                    child.start()
+                    child.join()
+                    assert child.exitcode == 0
+            """
+        ).replace("METHOD", repr(method))
+    )
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=DEADLINE, env=child_environment()
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "old 1\nnew 1\n", "")
+
+
+def test_a_main_that_cannot_be_compiled_any_more(tmp_path):
+    """The server goes on, and the child says what is wrong."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            import raddle.multiprocessing as mp
+
+            if __name__ == "__main__":
+                context = mp.get_context("forkserver")
+                good = open(__file__).read()
+                for text in ("def", good):
+                    open(__file__, "w").write(text)
+                    child = context.Process(target=abs, args=(1,))
+                    child.start()
+                    child.join()
+                    print(child.exitcode, flush=True)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=DEADLINE, env=child_environment()
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n0\n")
+    assert done.stderr.count("SyntaxError") == 1
+
+
 def test_interrupted(tmp_path):
     """Ctrl-C goes to the whole group: to children as to the parent, not to the server and what is ready."""
     body = """

@@ -1064,7 +1064,7 @@ impl Native for PyExecutor {
         methods! {
             fast "submit" = py_submit, "submit($self, fn, /, *args, **kwargs)\n--\n\nHave a worker call fn(*args, **kwargs); its Future.\n\nWaits only if the pool is bounded and full, as its on_full says.";
             fast "_submit_under" (", token, timeout, fn, args, kwargs") = py_submit_under, "Submit with a token and a time-out.";
-            fast "_map" (", fn, arguments, timeout") = py_map, "Submit a call for each tuple; the iterator of results.";
+            fast "_map" (", fn, arguments, single, timeout") = py_map, "Submit a call for each item; the iterator of results.";
         }
     }
 

@@ -12,6 +12,7 @@ import runpy
 import sys
 from _frozen_importlib_external import PathFinder
 from multiprocessing import forkserver as _forkserver
+from multiprocessing import spawn
 from types import CodeType
 
 TYPE_CHECKING = False  # as type checkers know it; children load this module, and typing takes long
@@ -74,11 +75,14 @@ _FOR_INSTALL = (
 
 
 def preload_in_forkserver() -> None:
-    """Let the standard library's forkserver load this module, if it is not running yet."""
+    """Let the standard library's forkserver do all of it, if it is not running yet."""
+    from raddle.multiprocessing import _in_forkserver
+
     server: Any = _forkserver._forkserver
     modules = getattr(server, "_preload_modules", None)
-    if isinstance(modules, list) and __name__ not in modules:
+    if isinstance(modules, list) and _in_forkserver.__name__ not in modules:
         install: Any = sys.modules.get("raddle._install")
         more = _FOR_INSTALL if install is not None and install.is_installed() else ()
         workers = [name for name in _FOR_POOLS if name in sys.modules]
-        server._preload_modules = [*modules, __name__, *workers, *more]
+        main_path: Any = spawn.get_preparation_data("").get("init_main_from_path")
+        server._preload_modules = [*modules, *_in_forkserver.told(main_path), *workers, *more]

@@ -134,8 +134,9 @@ impl Host for Alone {}
 const SPIN_MOST: u32 = 320;
 const SPIN_LEAST: u32 = 2;
 /// One in so many waits spins as long as any may. Once both sides of a hand-over sleep, a short spin never
-/// outlasts the other's wake-up, and would never be found to pay again.
+/// outlasts the other's wake-up, and would never be found to pay again. Twice as rarely after each that has not paid.
 const PROBE: u32 = 64;
+const MOST_HALVINGS: u32 = 4;
 /// A yield that takes this long, in nanoseconds, has lost the core to somebody who does not wait for us.
 const ROBBED: u64 = 200_000;
 /// What a spin that succeeds saves, in nanoseconds: a sleep and a wake-up. Where those since the last loss have saved more
@@ -399,7 +400,8 @@ impl<'a> Parking<'a> {
         let thread = &self.thread;
         let Some(mut before) = may_spin(thread) else { return false };
         let usual = thread.spin.load(Ordering::Relaxed);
-        let probes = thread.waits.fetch_add(1, Ordering::Relaxed).is_multiple_of(PROBE);
+        let misses = thread.misses.load(Ordering::Relaxed);
+        let probes = thread.waits.fetch_add(1, Ordering::Relaxed).is_multiple_of(PROBE << misses);
         for round in 0..if probes { SPIN_MOST } else { usual } {
             crate::primitive::yield_now();
             let done = ready();
@@ -410,10 +412,14 @@ impl<'a> Parking<'a> {
             if done {
                 thread.spin.store(usual.max(2 * round + 8).min(SPIN_MOST), Ordering::Relaxed);
                 thread.wins.fetch_add(1, Ordering::Relaxed);
+                thread.misses.store(0, Ordering::Relaxed);
                 return true;
             }
         }
-        thread.spin.store((usual - usual / 4).max(SPIN_LEAST), Ordering::Relaxed);
+        if probes {
+            thread.misses.store((misses + 1).min(MOST_HALVINGS), Ordering::Relaxed);
+        }
+        thread.spin.store((usual - usual.div_ceil(4)).max(SPIN_LEAST), Ordering::Relaxed);
         false
     }
 

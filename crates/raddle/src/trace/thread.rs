@@ -41,10 +41,12 @@ pub struct Thread {
     /// How many rounds the door spins before it sleeps; adapted by the door.
     pub(crate) spin: AtomicU32,
     /// How often that has paid since it last lost the core; how often it has lost the core without that; how many
-    /// waits there have been; until when the door does not spin, on the clock. All kept by the door.
+    /// waits there have been, and how many long spins since one paid; until when the door does not spin, on the clock.
+    /// All kept by the door.
     pub(crate) wins: AtomicU32,
     pub(crate) losses: AtomicU32,
     pub(crate) waits: AtomicU32,
+    pub(crate) misses: AtomicU32,
     pub(crate) calm_until: AtomicU64,
     wait: Spin<Option<Wait>>,
     /// Whether it sleeps without a deadline: a hint, to be read without the lock.
@@ -169,6 +171,7 @@ impl Thread {
             wins: AtomicU32::new(0),
             losses: AtomicU32::new(0),
             waits: AtomicU32::new(1),
+            misses: AtomicU32::new(0),
             calm_until: AtomicU64::new(CALM_UNTIL.load(Ordering::Relaxed)),
             wait: Spin::new(None),
             sleeps: AtomicBool::new(false),
