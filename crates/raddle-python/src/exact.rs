@@ -18,11 +18,10 @@ use crate::lock::none;
 use crate::native::{self, Native, Pile, fast};
 use pyo3::types::PyAnyMethods;
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
-use raddle::primitive::Spin;
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// The class, and its slots as they were: a program that puts its own `__init__` on it gets that called.
 struct Class {
@@ -195,13 +194,7 @@ const DEEP: usize = 40;
 /// How deep they are now, in all threads. Changed only attached.
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
 /// Those that go when the outermost is through.
-static LATER: Spin<Vec<Gone>> = Spin::new(Vec::new());
-
-/// A future that nobody refers to any more.
-struct Gone(*mut ffi::PyObject);
-
-// SAFETY: used attached only.
-unsafe impl Send for Gone {}
+static LATER: AtomicPtr<ffi::PyObject> = AtomicPtr::new(null_mut());
 
 /// The last reference to a future of the class has gone, or what a subclass added to one is gone already.
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
@@ -214,7 +207,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         ffi::PyObject_GC_UnTrack(object.cast());
         let depth = DEPTH.load(Ordering::Relaxed);
         if depth >= DEEP {
-            return LATER.lock().push(Gone(object));
+            return put_later(object);
         }
         DEPTH.store(depth + 1, Ordering::Relaxed);
         take_apart(object);
@@ -222,7 +215,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let depth = DEPTH.load(Ordering::Relaxed) - 1;
         DEPTH.store(depth, Ordering::Relaxed);
         if depth == 0 {
-            while let Some(Gone(object)) = take_later() {
+            while let Some(object) = take_later() {
                 DEPTH.store(1, Ordering::Relaxed);
                 take_apart(object);
                 DEPTH.store(DEPTH.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
@@ -231,8 +224,26 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     }
 }
 
-fn take_later() -> Option<Gone> {
-    LATER.lock().pop()
+/// Puts a future away that is to go later. They are linked by what says whose task theirs was run in.
+///
+/// # Safety
+/// A future that nobody refers to any more, whole; attached.
+unsafe fn put_later(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's.
+    let future = unsafe { Me::from_ptr(object) };
+    future.outer.store(LATER.swap(object, Ordering::Relaxed), Ordering::Relaxed);
+}
+
+/// Takes the one put away last. Called attached.
+fn take_later() -> Option<*mut ffi::PyObject> {
+    let object = LATER.load(Ordering::Relaxed);
+    if object.is_null() {
+        return None;
+    }
+    // SAFETY: put there by `put_later`, and untouched since then.
+    let future = unsafe { Me::from_ptr(object) };
+    LATER.store(future.outer.load(Ordering::Relaxed), Ordering::Relaxed);
+    Some(object)
 }
 
 /// Whether the interpreter's inline caches find methods only of objects that have a `__dict__`: memory that is used
