@@ -156,6 +156,7 @@ mod _raddle {
         raddle::park::after_fork_in_child();
         raddle::thread::after_fork_in_child();
         gil::forget_threads();
+        observe::after_fork_in_child();
         thread::after_fork_in_child();
         timer::after_fork_in_child();
         pool::after_fork_in_child();

@@ -11,6 +11,7 @@ use pyo3::types::{PyAnyMethods, PyDict, PyList, PyListMethods, PyTuple};
 use pyo3::{Bound, FromPyObject, IntoPyObjectExt, Py, PyAny, PyResult, Python, ffi};
 use raddle::detect::{self, Deadlock};
 use raddle::park::{Look, Stop, now};
+use raddle::primitive::Spin;
 use raddle::sync::{RawLock, RawRLock, Semaphore};
 use raddle::trace::thread::{Thread, Waiting, all, has_ended, has_strangers};
 use raddle::trace::{Kind, ORDER, Site, TIMEOUTS, hook, mode};
@@ -44,7 +45,7 @@ pub(crate) struct Reporters {
 static REPORTERS: Mutex<Option<Reporters>> = Mutex::new(None);
 
 /// The waits of deadlocks and stalls that have been reported, so that each is told once.
-static TOLD: Mutex<Option<HashSet<Vec<u64>>>> = Mutex::new(None);
+static TOLD: Spin<Option<HashSet<Vec<u64>>>> = Spin::new(None);
 
 /// A plain lock may be released by anybody: a cycle through one has to last this long to be believed.
 const LIKELY_AFTER: u64 = 300_000_000;
@@ -96,11 +97,17 @@ fn reporter<'py>(py: Python<'py>, pick: impl FnOnce(&Reporters) -> &Py<PyAny>) -
 
 /// Whether this is the first time; remembers it.
 fn first_time(key: Vec<u64>) -> bool {
-    TOLD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(HashSet::new).insert(key)
+    TOLD.lock().get_or_insert_with(HashSet::new).insert(key)
 }
 
 fn was_told(key: &Vec<u64>) -> bool {
-    TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|told| told.contains(key))
+    TOLD.lock().as_ref().is_some_and(|told| told.contains(key))
+}
+
+/// In a forked child. A thread that is gone may have been in the middle of adding to the set, without the GIL: it is
+/// leaked. Waits of the parent are none of the child's.
+pub(crate) fn after_fork_in_child() {
+    TOLD.lock_after_fork(|told| std::mem::forget(told.take()));
 }
 
 /// A waiter without a deadline looks whether its wait can end. Called detached.
@@ -206,7 +213,7 @@ fn look_for_stall(host: &PyHost, me: &Thread) -> Result<Look, Stop> {
 
 /// What was about to be told was not.
 fn forget(key: &Vec<u64>) {
-    if let Some(told) = TOLD.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+    if let Some(told) = TOLD.lock().as_mut() {
         told.remove(key);
     }
 }
