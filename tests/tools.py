@@ -289,11 +289,15 @@ def run_child(code, *argv, timeout=None, env=None, options=(), stdin=subprocess.
 
 def signal_all(pid, number):
     """Sends a signal to a process and all that it started, and that those started: the youngest first."""
+    children = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as file:
-                for child in file.read().split():
-                    signal_all(int(child), number)
+            # A thread may end meanwhile; the process is to be sent the signal all the same.
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as file:
+                children += map(int, file.read().split())
+    for child in children:
+        signal_all(child, number)
+    with contextlib.suppress(OSError):
         os.kill(pid, number)
 
 

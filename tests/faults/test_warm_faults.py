@@ -427,7 +427,6 @@ def test_main_is_compiled_by_the_server(tmp_path, method, name):
     path.write_text(
         textwrap.dedent(
             """
-            import sys, time
             import raddle.multiprocessing as mp
             from raddle.multiprocessing import _ahead
 

@@ -159,7 +159,7 @@ class TestSubmit:
         assert pool.submit(Thing.method, thing, argument).result(20) == expected
         assert pool.submit(thing.method, key=argument).result(20) == ((), {"key": argument})
 
-    def test_the_only_argument_is_gone_when_the_result_is_there(self, make):
+    def test_the_only_argument_goes_with_its_task(self, make):
         class Thing:
             pass
 

@@ -160,7 +160,7 @@ ALLOWED = {
     "concurrent/futures/thread": {"_raddle", "concurrent", "queue", "threading"},
     "deadlock": {"_named_tuple", "_raddle"},
     "multiprocessing/__init__": {"multiprocessing", "queue"},
-    "multiprocessing/_ahead": {"multiprocessing"},
+    "multiprocessing/_ahead": set(),
     "multiprocessing/_arena": {"_raddle"},
     "multiprocessing/_ends": {"_raddle", "multiprocessing"},
     "multiprocessing/_in_forkserver": {"multiprocessing"},

@@ -74,15 +74,22 @@ _FOR_INSTALL = (
 )
 
 
-def preload_in_forkserver() -> None:
-    """Let the standard library's forkserver do all of it, if it is not running yet."""
-    from raddle.multiprocessing import _in_forkserver
+#: What the standard library's forkserver loads to do all of it.
+_IN_FORKSERVER = "raddle.multiprocessing._in_forkserver"
 
+
+def preload_in_forkserver() -> None:
+    """Let the standard library's forkserver do all of it, if it is not running yet.
+
+    What the server is to import is all that it is told, so the path of ``__main__`` goes as one more name. No module
+    has such a name, and the server goes on without it.
+    """
     server: Any = _forkserver._forkserver
     modules = getattr(server, "_preload_modules", None)
-    if isinstance(modules, list) and _in_forkserver.__name__ not in modules:
+    if isinstance(modules, list) and _IN_FORKSERVER not in modules:
         install: Any = sys.modules.get("raddle._install")
         more = _FOR_INSTALL if install is not None and install.is_installed() else ()
         workers = [name for name in _FOR_POOLS if name in sys.modules]
         main_path: Any = spawn.get_preparation_data("").get("init_main_from_path")
-        server._preload_modules = [*modules, *_in_forkserver.told(main_path), *workers, *more]
+        told = [] if main_path is None else [f"{_IN_FORKSERVER}:{main_path}"]
+        server._preload_modules = [*modules, _IN_FORKSERVER, *told, *workers, *more]
