@@ -125,7 +125,13 @@ pub(crate) fn leave(token: *mut ffi::PyObject, thread: usize) {
 
 /// Why the task that the calling thread runs is to stop, if it is. May be called detached.
 pub(crate) fn asked() -> Option<Reason> {
-    let token = current_future()?.token.address();
+    asked_of(current_future()?)
+}
+
+/// The same, for who has that task in hand.
+#[inline]
+pub(crate) fn asked_of(task: Future<'_>) -> Option<Reason> {
+    let token = task.token.address();
     // SAFETY: the running task's future keeps its token.
     (!token.is_null()).then(|| unsafe { crate::native::core::<PyToken>(token) })?.reason()
 }

@@ -132,23 +132,39 @@ pub(crate) fn make(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let Some(known) = CLASS.get() else {
         return Err(pyo3::exceptions::PyRuntimeError::new_err("raddle.concurrent.futures has not been imported"));
     };
-    let object = match KEPT.take() {
-        // SAFETY: memory of an instance of exactly this class.
-        Some(object) => unsafe {
-            native::again::<PyFuture>(known.class, object);
-            object
-        },
-        None => {
-            let object = native::allocate::<PyFuture>(py, known.class)?;
-            if !cfg!(Py_GIL_DISABLED) {
-                // SAFETY: a new object, which the interpreter has tracked.
-                unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+    known.make(py)
+}
+
+impl Class {
+    /// See [`make`].
+    #[inline]
+    fn make<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let object = match KEPT.take() {
+            // SAFETY: memory of an instance of exactly this class.
+            Some(object) => unsafe {
+                native::again::<PyFuture>(self.class, object);
+                object
+            },
+            None => {
+                let object = native::allocate::<PyFuture>(py, self.class)?;
+                if !cfg!(Py_GIL_DISABLED) {
+                    // SAFETY: a new object, which the interpreter has tracked.
+                    unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+                }
+                object
             }
-            object
-        }
-    };
-    // SAFETY: just made.
-    Ok(unsafe { Bound::from_owned_ptr(py, object) })
+        };
+        // SAFETY: just made.
+        Ok(unsafe { Bound::from_owned_ptr(py, object) })
+    }
+
+    /// Whether a type is the class, with its slots as they were.
+    #[inline]
+    fn is_unchanged(&self, ty: &ffi::PyTypeObject) -> bool {
+        std::ptr::eq(self.class, ty)
+            && self.new.map(|new| new as usize) == ty.tp_new.map(|new| new as usize)
+            && self.init.map(|init| init as usize) == ty.tp_init.map(|init| init as usize)
+    }
 }
 
 /// `Future(...)`. Never inherited by subclasses.
@@ -161,14 +177,13 @@ unsafe extern "C" fn call(
     entry(|py| {
         // SAFETY: called on the class, which lives.
         let ty = unsafe { &*class.cast::<ffi::PyTypeObject>() };
-        let ours = CLASS.get().is_some_and(|known| {
-            std::ptr::eq(known.class, ty)
-                && known.new.map(|new| new as usize) == ty.tp_new.map(|new| new as usize)
-                && known.init.map(|init| init as usize) == ty.tp_init.map(|init| init as usize)
-        });
         let positional = count & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-        if ours && positional == 0 && keywords.is_null() {
-            return make(py).map(Bound::into_ptr);
+        if positional == 0
+            && keywords.is_null()
+            && let Some(known) = CLASS.get()
+            && known.is_unchanged(ty)
+        {
+            return known.make(py).map(Bound::into_ptr);
         }
         // SAFETY: live objects; the arguments are those of this call.
         let (class, all) = unsafe {

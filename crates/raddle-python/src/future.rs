@@ -25,7 +25,7 @@ use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Site, Waker, epoch};
 use raddle::workers::Reply;
 use std::ffi::{CStr, c_int, c_void};
-use std::ptr::null_mut;
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -182,6 +182,12 @@ impl PyFuture {
         let line = self.line.address();
         // SAFETY: only lines are put there, and stay as long as the future.
         (!line.is_null()).then(|| &unsafe { crate::native::core::<PyLine>(line) }.pool)
+    }
+
+    /// The line that it waits in, if it does.
+    pub(crate) fn waits_in(&self) -> Option<NonNull<ffi::PyObject>> {
+        let line = NonNull::new(self.line.address())?;
+        (self.completion.stage() == Stage::Pending).then_some(line)
     }
 
     /// Where it was submitted.
@@ -523,8 +529,7 @@ fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
         // SAFETY: what `alone` says.
         let only = unsafe { this.completion.take_only_alone() };
         if let Some(only) = only {
-            let callback = only.tell_collector(py, this, this.is_failed());
-            return callback.map_or(Ok(()), |callback| callback.call_back(py, this));
+            return only.tell(py, this);
         }
     }
     let mut listeners = this.completion.take_listeners(|_| true);
@@ -536,6 +541,18 @@ fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
 }
 
 impl Listener {
+    /// Tells it, whatever it is.
+    #[inline]
+    fn tell(self, py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+        match self {
+            Listener::Callback(..) => self.call_back(py, this),
+            Listener::Collector(_) => {
+                self.tell_collector(py, this, this.is_failed());
+                Ok(())
+            }
+        }
+    }
+
     /// Tells it if it is a collector; else it is given back.
     fn tell_collector(self, py: Python<'_>, this: Me<'_>, failed: bool) -> Option<Self> {
         let Listener::Collector(collector) = self else { return Some(self) };
@@ -546,6 +563,7 @@ impl Listener {
     }
 
     /// Calls it if it is a callback.
+    #[inline]
     fn call_back(self, py: Python<'_>, this: Me<'_>) -> PyResult<()> {
         let Listener::Callback(function, context) = self else { return Ok(()) };
         let context = context.map(|context| context.into_bound(py));
@@ -560,6 +578,7 @@ impl Listener {
 }
 
 /// Calls one callback; what it raises is logged.
+#[inline]
 fn invoke(
     py: Python<'_>,
     this: Me<'_>,
@@ -573,11 +592,17 @@ fn invoke(
         unsafe { gil::decref(result) };
         return Ok(());
     }
+    callback_failed(py, me)
+}
+
+/// Logs what a callback has raised, unless it is no `Exception`.
+#[cold]
+fn callback_failed(py: Python<'_>, future: Bound<'_, PyAny>) -> PyResult<()> {
     let error = fetch(py);
     if !error.is_instance_of::<PyException>(py) {
         return Err(error);
     }
-    gil::call(names()?.callback_failed.bind(py), &[&me, &into_value(py, error)]).map(drop)
+    gil::call(names()?.callback_failed.bind(py), &[&future, &into_value(py, error)]).map(drop)
 }
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
@@ -597,7 +622,8 @@ pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, fail
         match this.completion.is_open() {
             Ok(()) => {
                 store(value);
-                let listened = this.completion.finish().expect("the GIL was held since it was open");
+                // SAFETY: what `alone` says; who waits has said so before it let go of the GIL.
+                let listened = unsafe { this.completion.finish_alone() }.expect("the GIL was held since it was open");
                 if listened {
                     tell_all(py, this)?;
                 }
@@ -720,6 +746,7 @@ fn wait_until(py: Python<'_>, this: Me<'_>, deadline: Deadline) -> PyResult<bool
         }
     }
     let future: &PyFuture = &this;
+    future.completion.will_wait();
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(Kind::Future, future, this.address(), deadline, &host);
@@ -753,8 +780,14 @@ unsafe extern "C" fn py_result(
     entry(|py| {
         // SAFETY: a method of the type.
         let this = unsafe { Me::from_ptr(object) };
-        if count == 0 && keywords.is_null() && this.completion.stage() == Stage::Finished && !this.value.is_empty() {
-            return Ok(outcome(py, this)?.into_ptr());
+        // A value that is there needs not be unpacked.
+        if count == 0
+            && keywords.is_null()
+            && this.completion.stage() == Stage::Finished
+            && !this.is_failed()
+            && let Some(value) = this.value.get(py)
+        {
+            return Ok(value.into_ptr());
         }
         let [timeout] = args::fast(py, "result", ["timeout"], 1, (args, count, keywords))?;
         if !wait(py, this, timeout.as_ref())? {

@@ -268,6 +268,12 @@ impl<'a, C: Native> This<'a, C> {
         Self { object: unsafe { &*object.cast::<Object<C>>() } }
     }
 
+    /// What the type adds, for as long as the object is borrowed.
+    #[inline]
+    pub(crate) fn core(self) -> &'a C {
+        &self.object.core
+    }
+
     /// The object as the interpreter knows it.
     #[inline]
     pub(crate) fn as_ptr(self) -> *mut ffi::PyObject {
@@ -494,6 +500,20 @@ pub(crate) unsafe fn end<C: Native>(object: *mut ffi::PyObject) {
     }
 }
 
+/// Has the core fetch the memory of an object that is soon to be made: a hint. That memory may not have been used for
+/// long, and a future is made in less time than it takes to come.
+#[inline]
+fn fetch_ahead(object: *mut ffi::PyObject) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..3 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: no preconditions: the address is not read from.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(object.cast::<i8>().wrapping_add(line * 64)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}
+
 /// Memory of objects of the same type that [`end`] has taken apart, linked by their heads. Used attached only, and of
 /// no use without the GIL.
 pub(crate) struct Pile {
@@ -533,7 +553,9 @@ impl Pile {
             return None;
         }
         // SAFETY: what was put here stays as it was.
-        self.top.store(unsafe { (*object.cast::<Head>()).weakrefs }, Ordering::Relaxed);
+        let next = unsafe { (*object.cast::<Head>()).weakrefs };
+        fetch_ahead(next);
+        self.top.store(next, Ordering::Relaxed);
         self.len.store(self.len() - 1, Ordering::Relaxed);
         Some(object)
     }

@@ -41,11 +41,25 @@ impl Ticket {
         // SAFETY: only futures of ours are put in line, and the ticket holds a reference.
         unsafe { crate::native::core::<PyFuture>(self.0.as_ptr()) }
     }
+
+    fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {
+        self.0.into_bound(py)
+    }
+}
+
+/// The future that has come out of a [`Ticket`].
+#[inline]
+fn task_of<'a>(object: &'a Bound<'_, PyAny>) -> Future<'a> {
+    // SAFETY: only futures of ours are put in line.
+    unsafe { Future::from_ptr(object.as_ptr()) }
 }
 
 impl Task for Ticket {
     fn claim(&self) -> bool {
-        self.future().completion.begin().is_ok()
+        let completion = &self.future().completion;
+        // SAFETY: called attached. With the GIL nobody else changes a future that has been in line, but only looks and
+        // waits: none of these has its task run by another process.
+        if cfg!(Py_GIL_DISABLED) { completion.begin() } else { unsafe { completion.begin_alone() } }.is_ok()
     }
 
     fn waits(&self) -> bool {
@@ -428,7 +442,7 @@ fn execute<'py>(py: Python<'py>, future: Future<'_>, pool: &Pool, post: &Post) -
     future.run_by(me);
     post.set(future.as_ptr());
     cancel::enter(future.token.address(), me, epoch());
-    let outcome = match cancel::asked() {
+    let outcome = match cancel::asked_of(future) {
         Some(reason) => Err(cancel::error(py, reason)),
         None => {
             // An initializer may have set what tasks are to see.
@@ -658,8 +672,8 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
         };
         match next {
             Next::Run(ticket) => {
-                let object = ticket.0.into_bound(py);
-                let future = future::expect(&object)?;
+                let object = ticket.into_bound(py);
+                let future = task_of(&object);
                 let timed = watch.is_due();
                 if timed {
                     watch.catch_up(&desk, &mut meter);
@@ -713,8 +727,8 @@ fn work(py: Python<'_>, pool: &Arc<Pool>) -> PyResult<()> {
                 }
             }
             Next::Gone(ticket) => {
-                let object = ticket.0.into_bound(py);
-                if let Err(error) = future::acknowledge(py, future::expect(&object)?) {
+                let object = ticket.into_bound(py);
+                if let Err(error) = future::acknowledge(py, task_of(&object)) {
                     gil::unraisable(py, error, std::ptr::null_mut());
                 }
                 gil::release(object);
@@ -759,66 +773,91 @@ fn rest(pool: &Pool, seat: &Arc<Seat>) -> bool {
 // Submitting
 
 /// Puts a task in line.
+#[inline]
 fn submit<'py>(py: Python<'py>, executor: &Bound<'py, PyAny>, pool: &Arc<Pool>, item: &Item) -> PyResult<()> {
     // SAFETY: a future of ours.
     let future = unsafe { Future::from_ptr(item.as_ptr()) };
     future.submitted.store(pool.stamp(), Ordering::Relaxed);
+    let key = pool.tasks.room_key();
+    match pool.tasks.add(Ticket(item.clone())) {
+        Ok(Added::Served) => Ok(()),
+        Ok(Added::Start) => begin_worker(py, pool, future),
+        Err(rejected) => submit_rejected(py, executor, pool, item, key, rejected),
+    }
+}
+
+/// Has a worker started for a task that is in line.
+#[cold]
+fn begin_worker(py: Python<'_>, pool: &Pool, future: Future<'_>) -> PyResult<()> {
+    match pool.start_worker(py) {
+        Ok(None) => Ok(()),
+        Ok(Some(raised)) => Err(raised),
+        Err(error) => {
+            // Nobody is left to run it.
+            future::cancel(py, future)?;
+            Err(error)
+        }
+    }
+}
+
+/// Does what is to be done for a task that was refused, once or until it is in line.
+#[cold]
+fn submit_rejected<'py>(
+    py: Python<'py>,
+    executor: &Bound<'py, PyAny>,
+    pool: &Arc<Pool>,
+    item: &Item,
+    mut key: Key,
+    mut rejected: Rejected<Ticket>,
+) -> PyResult<()> {
+    // SAFETY: a future of ours.
+    let future = unsafe { Future::from_ptr(item.as_ptr()) };
     let patience = pool.patience.load(Ordering::Relaxed);
     let mut deadline = None;
     let mut late = false;
     loop {
-        let key = pool.tasks.room_key();
-        match pool.tasks.add(Ticket(item.clone())) {
-            Ok(Added::Served) => break,
-            Ok(Added::Start) => {
-                match pool.start_worker(py) {
-                    Ok(None) => break,
-                    Ok(Some(raised)) => return Err(raised),
-                    Err(error) => {
-                        // Nobody is left to run it.
-                        future::cancel(py, future)?;
-                        return Err(error);
-                    }
-                }
-            }
-            Err(Rejected::Closed(ticket)) => {
+        match rejected {
+            Rejected::Closed(ticket) => {
                 drop(ticket);
                 gil::method(executor, "_refuse", &[])?;
                 return Err(PyRuntimeError::new_err("cannot schedule new futures after shutdown"));
             }
-            Err(Rejected::Full(ticket)) => {
-                drop(ticket);
-                match pool.on_full() {
-                    OnFull::CallerRuns => {
-                        if future.completion.begin().is_ok() {
-                            pool.at_once.fetch_add(1, Ordering::Relaxed);
-                            run_here(py, future, pool)?;
-                        }
-                        break;
+            Rejected::Full(ticket) => drop(ticket),
+        }
+        match pool.on_full() {
+            OnFull::CallerRuns => {
+                if future.completion.begin().is_ok() {
+                    pool.at_once.fetch_add(1, Ordering::Relaxed);
+                    run_here(py, future, pool)?;
+                }
+                return Ok(());
+            }
+            OnFull::DropOldest => drop_oldest(py, pool)?,
+            OnFull::Raise => return Err(full(executor)),
+            OnFull::Block if late => return Err(full(executor)),
+            // A worker must not wait for its own pool: it makes room itself.
+            OnFull::Block if is_worker_of(pool) && pool.helps.load(Ordering::Relaxed) => {
+                match pool.tasks.take_oldest() {
+                    Some(Ok(ticket)) => {
+                        let object = ticket.into_bound(py);
+                        run_here(py, task_of(&object), pool)?;
                     }
-                    OnFull::DropOldest => drop_oldest(py, pool)?,
-                    OnFull::Raise => return Err(full(executor)),
-                    OnFull::Block if late => return Err(full(executor)),
-                    // A worker must not wait for its own pool: it makes room itself.
-                    OnFull::Block if is_worker_of(pool) && pool.helps.load(Ordering::Relaxed) => {
-                        match pool.tasks.take_oldest() {
-                            Some(Ok(ticket)) => {
-                                let object = ticket.0.into_bound(py);
-                                run_here(py, future::expect(&object)?, pool)?;
-                            }
-                            Some(Err(ticket)) => acknowledge(py, ticket)?,
-                            None => {}
-                        }
-                    }
-                    OnFull::Block => {
-                        let until = *deadline.get_or_insert(Deadline::at(now().saturating_add(patience)));
-                        late = wait_for_room(py, executor, pool, key, until)?;
-                    }
+                    Some(Err(ticket)) => acknowledge(py, ticket)?,
+                    None => {}
                 }
             }
+            OnFull::Block => {
+                let until = *deadline.get_or_insert(Deadline::at(now().saturating_add(patience)));
+                late = wait_for_room(py, executor, pool, key, until)?;
+            }
         }
+        key = pool.tasks.room_key();
+        rejected = match pool.tasks.add(Ticket(item.clone())) {
+            Ok(Added::Served) => return Ok(()),
+            Ok(Added::Start) => return begin_worker(py, pool, future),
+            Err(rejected) => rejected,
+        };
     }
-    Ok(())
 }
 
 /// Waits until there is room, or there is no need for it; true if the time ran out first.
@@ -855,8 +894,8 @@ fn full(executor: &Bound<'_, PyAny>) -> PyErr {
 fn drop_oldest(py: Python<'_>, pool: &Pool) -> PyResult<()> {
     match pool.tasks.take_oldest() {
         Some(Ok(ticket)) => {
-            let object = ticket.0.into_bound(py);
-            let future = future::expect(&object)?;
+            let object = ticket.into_bound(py);
+            let future = task_of(&object);
             if let Some(work) = future.take_work(py) {
                 work.release();
             }
@@ -876,8 +915,8 @@ pub(crate) fn withdraw(py: Python<'_>, pool: &Pool) -> PyResult<()> {
 
 /// A task that was cancelled in line has left it.
 fn acknowledge(py: Python<'_>, ticket: Ticket) -> PyResult<()> {
-    let object = ticket.0.into_bound(py);
-    future::acknowledge(py, future::expect(&object)?)?;
+    let object = ticket.into_bound(py);
+    future::acknowledge(py, task_of(&object))?;
     gil::release(object);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{self, Patience, patience};
 use crate::error::{entry, fetch};
-use crate::future::{self, Listener, Me as Future, PyFuture, ours};
+use crate::future::{self, Listener, PyFuture, ours};
 use crate::gil::{self, PyHost};
 use crate::lock::none;
 use crate::native::{Entry, Native, This, Visit, Which, methods};
@@ -13,11 +13,12 @@ use pyo3::exceptions::{PyTimeoutError, PyTypeError};
 use pyo3::types::{PyAnyMethods, PySet, PySetMethods};
 use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::future::{Collector, Stage};
-use raddle::park::{Deadline, Parking, Stop, now};
+use raddle::park::{Deadline, Parking, Stop, generation, now};
 use raddle::primitive::Spin;
 use raddle::trace::{Claim, Kind, Resource, Waker};
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_int, c_void};
+use std::mem;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -155,16 +156,13 @@ fn foreign_state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
     Ok((over, state == "FINISHED" && !gil::attribute(future, "_exception")?.is_none()))
 }
 
-/// Whether a future is over, and whether it failed.
-fn state(future: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
-    match ours(future) {
-        Some(this) => Ok((is_over(this.completion.stage()), this.is_failed())),
-        // SAFETY: a live object.
-        None if unsafe { ffi::PyCoro_CheckExact(future.as_ptr()) } != 0 => {
-            Err(PyTypeError::new_err("coroutines are not futures: see asyncio.wait"))
-        }
-        None => under_condition(future, || foreign_state(future)),
+/// The same of whatever it is that a program waits for.
+fn strange_state(object: &Bound<'_, PyAny>) -> PyResult<(bool, bool)> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) } != 0 {
+        return Err(PyTypeError::new_err("coroutines are not futures: see asyncio.wait"));
     }
+    under_condition(object, || foreign_state(object))
 }
 
 /// What a wait for several futures waits for: who can end any of them.
@@ -174,13 +172,26 @@ struct Several<'a> {
     foreign: bool,
 }
 
+impl<'a> Several<'a> {
+    fn of(futures: &'a [Bound<'_, PyAny>]) -> Self {
+        let known: Vec<_> = futures.iter().filter_map(|future| Some(ours(future)?.core())).collect();
+        Several { foreign: known.len() < futures.len(), futures: known }
+    }
+}
+
 impl Resource for Several<'_> {
     fn wakers(&self, kind: Kind, out: &mut Vec<Waker>) -> Claim {
         if self.foreign {
             return Claim::Unknown;
         }
         let mut claim = Claim::Proven;
+        let mut line = None;
         for future in self.futures.iter().filter(|future| !is_over(future.completion.stage())) {
+            // Thousands may wait in one line, for the same workers.
+            let waits_in = future.waits_in();
+            if waits_in.is_some() && waits_in == mem::replace(&mut line, waits_in) {
+                continue;
+            }
             claim = claim.min(future.wakers(kind, out));
             if claim == Claim::Unknown {
                 return claim;
@@ -202,20 +213,17 @@ fn wait_for(
     let core = core(collector);
     let unknown = futures.is_none();
     let futures = futures.unwrap_or_default();
-    let known: Vec<_> = futures.iter().filter_map(|future| ours(future)).collect();
     // A worker runs what waits in its own pool's line instead of waiting for it.
-    for future in &known {
+    for future in futures.iter().filter_map(ours) {
         if core.collector.is_ready() {
             return Ok(true);
         }
         if future.completion.stage() == Stage::Pending {
-            pool::help(py, *future)?;
+            pool::help(py, future)?;
         }
     }
-    let several = Several {
-        foreign: unknown || known.len() < futures.len(),
-        futures: known.iter().map(|known| &**known).collect(),
-    };
+    let mut several = Several::of(futures);
+    several.foreign |= unknown;
     let host = PyHost::new();
     let result = host.detached(|| {
         let mut parking = Parking::new(Kind::Future, &several, collector.as_ptr() as usize, deadline, &host);
@@ -228,64 +236,106 @@ fn wait_for(
     }
 }
 
-/// The future that was submitted last of those that are not over, and when.
-struct Last<'a>(Option<(u64, Future<'a>)>);
+/// Futures that are not over, of those that somebody waits for. There may be many, in memory that other cores have just
+/// written to: they are passed over as rarely as can be.
+struct Open<'py> {
+    futures: Vec<Bound<'py, PyAny>>,
+    /// One of those that are over failed.
+    any_failed: bool,
+    /// Some are not ours, or those of a process that forked this one.
+    strange: bool,
+    /// When the one of ours that was submitted last was, and its place.
+    last: Option<(u64, usize)>,
+}
 
-impl<'a> Last<'a> {
-    fn see(&mut self, future: Future<'a>) {
-        if !is_over(future.completion.stage()) {
-            let submitted = future.submitted.load(Ordering::Relaxed);
-            if self.0.is_none_or(|(latest, _)| latest <= submitted) {
-                self.0 = Some((submitted, future));
+impl<'py> Open<'py> {
+    fn of(futures: &Bound<'py, PySet>) -> PyResult<Self> {
+        let mut open = Open { futures: Vec::new(), any_failed: false, strange: false, last: None };
+        for future in futures.iter() {
+            if open.counts(&future, open.futures.len())? {
+                open.futures.push(future);
             }
         }
+        Ok(open)
+    }
+
+    /// Drops those that are over by now.
+    fn look_again(&mut self) -> PyResult<()> {
+        let mut futures = mem::take(&mut self.futures);
+        (self.last, self.strange) = (None, false);
+        let (mut kept, mut failure) = (0, Ok(()));
+        futures.retain(|future| {
+            let open = self.counts(future, kept).unwrap_or_else(|error| {
+                failure = Err(error);
+                true
+            });
+            kept += usize::from(open);
+            open
+        });
+        self.futures = futures;
+        failure
+    }
+
+    /// Whether this one is not over, and is to come to this place.
+    #[inline]
+    fn counts(&mut self, future: &Bound<'py, PyAny>, place: usize) -> PyResult<bool> {
+        let Some(this) = ours(future) else {
+            let (over, failed) = strange_state(future)?;
+            self.strange |= !over;
+            self.any_failed |= over && failed;
+            return Ok(!over);
+        };
+        if is_over(this.completion.stage()) {
+            self.any_failed |= this.is_failed();
+            return Ok(false);
+        }
+        self.strange |= this.generation != generation();
+        let submitted = this.submitted.load(Ordering::Relaxed);
+        if self.last.is_none_or(|(latest, _)| latest <= submitted) {
+            self.last = Some((submitted, place));
+        }
+        Ok(true)
     }
 }
 
 /// So many times [`wait_for_last`] looks for the last one.
 const LOOKS: u32 = 8;
 
-/// Waits until all these futures of ours are over, as far as that can be done without their telling a collector;
-/// `Ok(None)`: it cannot.
+/// Waits until all these are over, as far as that can be done without their telling a collector; `Ok(None)`: it cannot.
 ///
 /// Pools run tasks in the order in which they were submitted. So the one that was submitted last is the last to end,
 /// or nearly so: who waits for all waits for this one, and has to be woken but once.
-fn wait_for_last(py: Python<'_>, futures: &[Bound<'_, PyAny>], deadline: Deadline) -> PyResult<Option<bool>> {
-    // There may be many, in memory that other cores have just written to: they are passed over as rarely as can be.
-    let mut known = Vec::with_capacity(futures.len());
-    let mut last = Last(None);
-    for object in futures {
-        let Some(future) = ours(object) else { return Ok(None) };
-        if let Some(pool) = future.pool() {
-            pool.check_process(&future)?;
-        }
-        if future.completion.stage() == Stage::Pending {
+fn wait_for_last(py: Python<'_>, open: &mut Open<'_>, deadline: Deadline) -> PyResult<Option<bool>> {
+    if open.strange {
+        return Ok(None);
+    }
+    if pool::is_worker() {
+        for future in open.futures.iter().filter_map(ours) {
             pool::help(py, future)?;
         }
-        known.push(future);
-        last.see(future);
+        open.look_again()?;
     }
-    let several = Several { foreign: false, futures: known.iter().map(|future| &**future).collect() };
     let host = PyHost::new();
-    let result = host.detached(|| {
-        for _ in 0..LOOKS {
-            let Some((_, future)) = last.0 else { return Ok(Some(true)) };
-            if future.completion.is_done() {
-                // Cancelled, and nobody has acknowledged it.
-                return Ok(None);
-            }
-            let mut parking = Parking::new(Kind::Future, &several, future.address(), deadline, &host);
-            future.completion.wait_slow(&mut parking)?;
-            last = Last(None);
-            known.iter().for_each(|future| last.see(*future));
+    for _ in 0..LOOKS {
+        let Some((_, place)) = open.last else { return Ok(Some(true)) };
+        let several = Several::of(&open.futures);
+        let (future, address) = (several.futures[place], open.futures[place].as_ptr() as usize);
+        if future.completion.is_done() {
+            // Cancelled, and nobody has acknowledged it.
+            return Ok(None);
         }
-        Ok(None)
-    });
-    match result {
-        Ok(over) => Ok(over),
-        Err(Stop::TimedOut) => Ok(Some(false)),
-        Err(Stop::Interrupted) => Err(fetch(py)),
+        future.completion.will_wait();
+        let waited = host.detached(|| {
+            let mut parking = Parking::new(Kind::Future, &several, address, deadline, &host);
+            future.completion.wait_slow(&mut parking)
+        });
+        match waited {
+            Ok(()) => open.look_again()?,
+            Err(Stop::TimedOut) => return Ok(Some(false)),
+            Err(Stop::Interrupted) => return Err(fetch(py)),
+        }
     }
+    Ok(None)
 }
 
 /// Waits until `need` of these futures have told a collector that they are over.
@@ -307,18 +357,6 @@ fn wait_for_told(
     waited.map(drop)
 }
 
-/// Those of these futures that are not over, and whether one of the others failed.
-fn open_of<'py>(futures: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<(Vec<Bound<'py, PyAny>>, bool)> {
-    let (mut open, mut any_failed) = (Vec::new(), false);
-    for future in futures {
-        match state(&future)? {
-            (true, failed) => any_failed |= failed,
-            (false, _) => open.push(future),
-        }
-    }
-    Ok((open, any_failed))
-}
-
 /// `wait(futures, timeout, return_when)` of a set, which becomes the set of those that are over; and the set of those
 /// that are not.
 pub(crate) fn wait<'py>(
@@ -327,33 +365,30 @@ pub(crate) fn wait<'py>(
     timeout: Option<&Bound<'_, PyAny>>,
     return_when: &str,
 ) -> PyResult<Bound<'py, PySet>> {
-    let (mut open, any_failed) = open_of(futures.iter())?;
+    let mut open = Open::of(futures)?;
     let settled = match return_when {
-        "FIRST_COMPLETED" => open.len() < futures.len(),
-        "FIRST_EXCEPTION" => any_failed,
+        "FIRST_COMPLETED" => open.futures.len() < futures.len(),
+        "FIRST_EXCEPTION" => open.any_failed,
         _ => false,
     };
-    if !settled && !open.is_empty() {
+    if !settled && !open.futures.is_empty() {
         if let Patience::Until(deadline) = patience(timeout)? {
             args::check(deadline)?;
-            let first_exception = return_when == "FIRST_EXCEPTION";
-            if return_when == "FIRST_COMPLETED" {
-                wait_for_told(py, &open, 1, false, deadline)?;
-            } else {
-                let all = if first_exception { None } else { wait_for_last(py, &open, deadline)? };
-                if all == Some(true) {
-                    return PySet::empty(py);
-                }
-                if all.is_none() {
-                    open = open_of(open.into_iter())?.0;
-                    wait_for_told(py, &open, open.len(), first_exception, deadline)?;
+            match return_when {
+                "FIRST_COMPLETED" => wait_for_told(py, &open.futures, 1, false, deadline)?,
+                "FIRST_EXCEPTION" => wait_for_told(py, &open.futures, open.futures.len(), true, deadline)?,
+                _ => {
+                    if wait_for_last(py, &mut open, deadline)?.is_none() {
+                        open.look_again()?;
+                        wait_for_told(py, &open.futures, open.futures.len(), false, deadline)?;
+                    }
                 }
             }
         }
-        open = open_of(open.into_iter())?.0;
+        open.look_again()?;
     }
     let not_done = PySet::empty(py)?;
-    for future in open {
+    for future in open.futures {
         futures.discard(&future)?;
         not_done.add(future)?;
     }

@@ -17,6 +17,15 @@ fn wait(future: &Future, host: &dyn Host) -> Result<(), Stop> {
     future.wait_slow(&mut parking(Kind::Future, &Nobody, host))
 }
 
+/// Waits for a future that others end under a lock.
+fn wait_told(shared: &(Future, Mutex<()>)) {
+    {
+        let _lock = shared.1.lock().unwrap();
+        shared.0.will_wait();
+    }
+    wait(&shared.0, &Alone).unwrap();
+}
+
 /// *Seeded*: `go` with a load and a store; `claim` admitting a cancelled future; `cancel` admitting a running one.
 #[test]
 fn one_of_begin_and_cancel_and_one_of_claim_and_cancel_succeeds() {
@@ -65,31 +74,46 @@ fn one_of_two_writes_the_value_and_who_sees_the_end_sees_it() {
     });
 }
 
-/// *Seeded*: `finish` from pending only, or by a load and a store.
+/// Of those who are not kept out, one has said that it will wait, and one just looks.
+///
+/// *Seeded*: `finish_alone` from pending only; that stores the end relaxed.
 #[test]
-fn an_end_in_one_step_meets_the_beginning_and_is_seen_whole() {
+fn an_end_in_one_step_is_seen_whole() {
     check(3, || {
         let shared = Arc::new((Future::new(), Cell::default()));
-        let beginner = Arc::clone(&shared);
-        let beginner = spawn(move || beginner.0.begin().is_ok());
+        // SAFETY: the others only look, and wait.
+        unsafe { shared.0.begin_alone() }.unwrap();
+        shared.0.will_wait();
         let waiter = Arc::clone(&shared);
         let waiter = spawn(move || {
             wait(&waiter.0, &Alone).unwrap();
             waiter.1.get()
         });
+        let onlooker = Arc::clone(&shared);
+        let onlooker = spawn(move || onlooker.0.is_done().then(|| onlooker.1.get()));
         assert_eq!(shared.0.is_open(), Ok(()));
         shared.1.set(7);
-        assert_eq!(shared.0.finish(), Ok(false));
+        // SAFETY: as above.
+        assert_eq!(unsafe { shared.0.finish_alone() }, Ok(false));
         assert_eq!(shared.0.is_open(), Err(Refused::Stage(Stage::Finished)));
-        beginner.join().unwrap();
         assert_eq!(waiter.join().unwrap(), 7);
-        assert_eq!(shared.0.stage(), Stage::Finished);
+        assert!(matches!(onlooker.join().unwrap(), None | Some(7)));
+    });
+    check(3, || {
+        let shared = Arc::new((Future::new(), Cell::default()));
+        let onlooker = Arc::clone(&shared);
+        let onlooker = spawn(move || onlooker.0.is_done().then(|| onlooker.1.get()));
+        shared.1.set(7);
+        // SAFETY: as above; nobody waits.
+        assert_eq!(unsafe { shared.0.finish_alone() }, Ok(false));
+        assert!(matches!(onlooker.join().unwrap(), None | Some(7)));
     });
 }
 
 /// Two threads under a lock of the host's, and one that waits without.
 ///
-/// *Seeded*: `listen_alone` that does not say so in the word; the listener's lock left out.
+/// *Seeded*: `listen_alone` that does not say so in the word; the listener's lock left out; `finish_alone` that takes no
+/// notice of who will wait.
 #[test]
 fn under_a_lock_of_the_host_s_a_listener_is_told_once_or_refused() {
     check(3, || {
@@ -101,12 +125,12 @@ fn under_a_lock_of_the_host_s_a_listener_is_told_once_or_refused() {
             unsafe { listener.0.listen_alone(7, Stage::is_done) }
         });
         let waiter = Arc::clone(&shared);
-        let waiter = spawn(move || wait(&waiter.0, &Alone).unwrap());
+        let waiter = spawn(move || wait_told(&waiter));
         let told = {
             let _lock = shared.1.lock().unwrap();
             assert_eq!(shared.0.is_open(), Ok(()));
             // SAFETY: as above.
-            if shared.0.finish() == Ok(true) { unsafe { shared.0.take_only_alone() } } else { None }
+            if unsafe { shared.0.finish_alone() } == Ok(true) { unsafe { shared.0.take_only_alone() } } else { None }
         };
         waiter.join().unwrap();
         match listener.join().unwrap() {
@@ -116,6 +140,50 @@ fn under_a_lock_of_the_host_s_a_listener_is_told_once_or_refused() {
         // SAFETY: nobody else is left.
         assert_eq!(unsafe { shared.0.take_only_alone() }, None);
         assert_eq!(shared.0.stage(), Stage::Finished);
+    });
+}
+
+/// Likewise two of whom one begins and ends it, and the other cancels it.
+///
+/// *Seeded*: `begin_alone` that looks at the stage only after its store; that forgets whether somebody listens.
+#[test]
+fn under_a_lock_of_the_host_s_it_is_begun_or_cancelled() {
+    check(3, || {
+        let shared = Arc::new((Future::new(), Mutex::new(())));
+        let runner = Arc::clone(&shared);
+        let runner = spawn(move || {
+            let begun = {
+                let _lock = runner.1.lock().unwrap();
+                // SAFETY: the other changes nothing but under the lock, and the third only waits.
+                unsafe { runner.0.begin_alone() }.is_ok()
+            };
+            let _lock = runner.1.lock().unwrap();
+            // SAFETY: as above.
+            begun.then(|| unsafe { runner.0.finish_alone() }.unwrap())
+        });
+        let waiter = Arc::clone(&shared);
+        let waiter = spawn(move || wait_told(&waiter));
+        let listens = {
+            let _lock = shared.1.lock().unwrap();
+            // SAFETY: as above.
+            unsafe { shared.0.listen_alone(7, Stage::is_done) }.is_ok()
+        };
+        let cancelled = {
+            let _lock = shared.1.lock().unwrap();
+            shared.0.cancel(false)
+        };
+        waiter.join().unwrap();
+        match runner.join().unwrap() {
+            Some(listened) => {
+                assert_eq!(listened, listens);
+                assert!(cancelled.is_err());
+                assert_eq!(shared.0.stage(), Stage::Finished);
+            }
+            None => {
+                assert_eq!(cancelled, Ok(true));
+                assert_eq!(shared.0.stage(), Stage::Cancelled);
+            }
+        }
     });
 }
 

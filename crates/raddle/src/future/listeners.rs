@@ -16,15 +16,24 @@ impl<L> Listeners<L> {
         Self(Kept::None)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, listener: L) {
-        self.0 = match std::mem::replace(&mut self.0, Kept::None) {
-            Kept::None => Kept::One(listener),
-            Kept::One(first) => Kept::Many(vec![first, listener]),
-            Kept::Many(mut all) => {
+        match &self.0 {
+            Kept::None => self.0 = Kept::One(listener),
+            Kept::One(_) | Kept::Many(_) => self.push_another(listener),
+        }
+    }
+
+    #[cold]
+    fn push_another(&mut self, listener: L) {
+        match self {
+            Self(Kept::Many(all)) => all.push(listener),
+            _ => {
+                let mut all: Vec<L> = self.take().into_iter().collect();
                 all.push(listener);
-                Kept::Many(all)
+                self.0 = Kept::Many(all);
             }
-        };
+        }
     }
 
     pub(super) fn take(&mut self) -> Self {

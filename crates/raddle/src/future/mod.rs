@@ -70,6 +70,8 @@ const STAGE: u32 = 7;
 const LISTENED: u32 = 8;
 /// Changes are made under the host's lock only.
 const HELD: u32 = 16;
+/// Somebody has said that it will wait.
+const AWAITED: u32 = 32;
 
 /// See the module. `L` is what listens.
 #[derive(Debug)]
@@ -157,6 +159,25 @@ impl<L> Completion<L> {
         self.go(|stage| stage == Stage::Pending, Stage::Running, true).map(drop)
     }
 
+    /// [`begin`](Self::begin), by a host whose other threads are kept out meanwhile: without a locked instruction.
+    ///
+    /// # Errors
+    /// [`Refused::Stage`].
+    ///
+    /// # Safety
+    /// As [`listen_alone`](Self::listen_alone).
+    #[inline]
+    pub unsafe fn begin_alone(&self) -> Result<(), Refused> {
+        // Acquire: as in `go`.
+        let word = self.word.load(Ordering::Acquire);
+        match Stage::of(word) {
+            // Nobody waits for this one: those who sleep until the end go on doing so.
+            Stage::Pending => self.word.store(word & !STAGE | Stage::Running as u32, Ordering::Release),
+            stage => return Err(Refused::Stage(stage)),
+        }
+        Ok(())
+    }
+
     /// Pending to cancelled; whether somebody listens. `locked`: the caller has the host's lock.
     ///
     /// # Errors
@@ -209,15 +230,31 @@ impl<L> Completion<L> {
         }
     }
 
-    /// [`claim`](Self::claim) and [`settle`](Self::settle) in one, where the host lets no other thread cancel, end or
-    /// hold it since it [`is_open`](Self::is_open): the value has been stored between the two. Whether somebody
-    /// listens.
+    /// [`claim`](Self::claim) and [`settle`](Self::settle) in one, by a host whose other threads are kept out since it
+    /// [`is_open`](Self::is_open): the value has been stored between the two. Without a locked instruction, unless
+    /// somebody [will wait](Self::will_wait). Whether somebody listens.
     ///
     /// # Errors
-    /// [`Refused`]: the host has broken its word.
+    /// [`Refused`].
+    ///
+    /// # Safety
+    /// As [`listen_alone`](Self::listen_alone); and whoever waits has said so, kept out itself by others or keeping
+    /// them out.
     #[inline]
-    pub fn finish(&self) -> Result<bool, Refused> {
-        self.go(|stage| matches!(stage, Stage::Pending | Stage::Running), Stage::Finished, false)
+    pub unsafe fn finish_alone(&self) -> Result<bool, Refused> {
+        self.is_open()?;
+        let word = self.word.load(Ordering::Relaxed);
+        if word & AWAITED != 0 {
+            return self.go(|stage| matches!(stage, Stage::Pending | Stage::Running), Stage::Finished, false);
+        }
+        // Nobody sleeps, and who comes to wait finds it over. Release: so does who looks without being kept out.
+        self.word.store(word & !STAGE | Stage::Finished as u32, Ordering::Release);
+        Ok(word & LISTENED != 0)
+    }
+
+    /// Says that the caller is about to wait, for hosts that end it [alone](Self::finish_alone).
+    pub fn will_wait(&self) {
+        self.word.fetch_or(AWAITED, Ordering::Relaxed);
     }
 
     /// Puts it at a stage, whatever it was: for hosts whose programs may write the state.
