@@ -99,11 +99,10 @@ pub(crate) unsafe extern "C" fn py_set_dict(
 /// Makes a future known to the garbage collector: it may be part of a cycle from now on.
 #[inline]
 pub(crate) fn track(this: Me<'_>) {
-    // SAFETY: a live, whole object of a type that takes part in garbage collection; attached.
-    unsafe {
-        if ffi::PyObject_GC_IsTracked(this.as_ptr()) == 0 {
-            ffi::PyObject_GC_Track(this.as_ptr().cast());
-        }
+    if !this.is_tracked() {
+        this.set_tracked(true);
+        // SAFETY: a live, whole object of a type that takes part in garbage collection, not tracked yet; attached.
+        unsafe { ffi::PyObject_GC_Track(this.as_ptr().cast()) };
     }
 }
 
@@ -154,7 +153,11 @@ impl Class {
                 object
             }
         };
-        // SAFETY: just made.
+        if !cfg!(Py_GIL_DISABLED) {
+            // SAFETY: just made.
+            unsafe { Me::from_ptr(object) }.set_tracked(false);
+        }
+        // SAFETY: as above.
         Ok(unsafe { Bound::from_owned_ptr(py, object) })
     }
 
@@ -216,10 +219,13 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes an instance whose last reference is gone, and so it stays unless a finalizer
     // makes a new one.
     unsafe {
-        if Me::from_ptr(object).is_unseen() && !gil::finalize(object) {
+        let future = Me::from_ptr(object);
+        if future.is_unseen() && !gil::finalize(object) {
             return;
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
+        if future.is_tracked() {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
         let depth = DEPTH.load(Ordering::Relaxed);
         if depth >= DEEP {
             return put_later(object);

@@ -76,6 +76,8 @@ pub(crate) const NO_CONTEXT: u8 = 4;
 /// The [`Shape`] of the arguments, if it is another than a tuple.
 const NAMED: u8 = 8;
 const ONE: u8 = 16;
+/// The garbage collector knows the future.
+const TRACKED: u8 = 32;
 
 /// What a future object adds to its head.
 pub(crate) struct PyFuture {
@@ -152,7 +154,8 @@ pub(crate) fn new_task<'py>(py: Python<'py>, line: Line<'_>, work: Work<'py>, si
         }
     }
     future.args.fill(work.args.into_ptr());
-    let mut flags = match work.shape {
+    let mut flags = future.flags.load(Ordering::Relaxed);
+    flags |= match work.shape {
         Shape::Tuple => 0,
         Shape::Named => NAMED,
         Shape::One => ONE,
@@ -211,6 +214,20 @@ impl PyFuture {
     pub(crate) fn run_by(&self, token: usize) {
         self.runner_epoch.store(epoch(), Ordering::Relaxed);
         self.runner.store(token, Ordering::Release);
+    }
+
+    /// Whether the garbage collector knows it.
+    #[inline]
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & TRACKED != 0
+    }
+
+    /// Says whether the garbage collector knows it: while nobody changes the other flags, as the GIL sees to, and the
+    /// collector's knowing futures from the start where there is none, or where a task is run by another process.
+    #[inline]
+    pub(crate) fn set_tracked(&self, tracked: bool) {
+        let others = self.flags.load(Ordering::Relaxed) & !TRACKED;
+        self.flags.store(if tracked { others | TRACKED } else { others }, Ordering::Relaxed);
     }
 
     /// Whether it ended with an exception that nobody has looked at.
@@ -526,12 +543,22 @@ fn call_back(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
 /// The same for one that is finished: first the collectors, and then the callbacks.
 fn tell_all(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
     if alone(this) {
-        // SAFETY: what `alone` says.
-        let only = unsafe { this.completion.take_only_alone() };
-        if let Some(only) = only {
-            return only.tell(py, this);
-        }
+        return tell_all_alone(py, this);
     }
+    tell_each(py, this)
+}
+
+/// The same where [`alone`] holds.
+#[inline]
+fn tell_all_alone(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
+    // SAFETY: what `alone` says.
+    match unsafe { this.completion.take_only_alone() } {
+        Some(only) => only.tell(py, this),
+        None => tell_each(py, this),
+    }
+}
+
+fn tell_each(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
     let mut listeners = this.completion.take_listeners(|_| true);
     if listeners.iter().any(|listener| matches!(listener, Listener::Collector(_))) {
         let failed = this.is_failed();
@@ -585,24 +612,28 @@ fn invoke(
     function: &Bound<'_, PyAny>,
     context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
-    let me = this.bound(py);
-    let result = context::run(py, context, || gil::call_plain(function, &[&me]));
+    // The first place is the callee's to use: a bound method puts its object there.
+    let places = [null_mut(), this.as_ptr()];
+    let count = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+    // SAFETY: a live object, kept by who ends it.
+    let call = || unsafe { gil::call_raw_plain(function, places[1..].as_ptr(), count, null_mut()) };
+    let result = context::run(py, context, call);
     if !result.is_null() {
         // SAFETY: a new reference.
         unsafe { gil::decref(result) };
         return Ok(());
     }
-    callback_failed(py, me)
+    callback_failed(py, this)
 }
 
 /// Logs what a callback has raised, unless it is no `Exception`.
 #[cold]
-fn callback_failed(py: Python<'_>, future: Bound<'_, PyAny>) -> PyResult<()> {
+fn callback_failed(py: Python<'_>, this: Me<'_>) -> PyResult<()> {
     let error = fetch(py);
     if !error.is_instance_of::<PyException>(py) {
         return Err(error);
     }
-    gil::call(names()?.callback_failed.bind(py), &[&future, &into_value(py, error)]).map(drop)
+    gil::call(names()?.callback_failed.bind(py), &[&this.bound(py), &into_value(py, error)]).map(drop)
 }
 
 /// Ends a future with a value or an exception. `Ok(false)`: it was over, or another thread is about to end it.
@@ -625,7 +656,7 @@ pub(crate) fn finish(py: Python<'_>, this: Me<'_>, value: Bound<'_, PyAny>, fail
                 // SAFETY: what `alone` says; who waits has said so before it let go of the GIL.
                 let listened = unsafe { this.completion.finish_alone() }.expect("the GIL was held since it was open");
                 if listened {
-                    tell_all(py, this)?;
+                    tell_all_alone(py, this)?;
                 }
                 return Ok(true);
             }
@@ -1084,7 +1115,7 @@ impl Native for PyFuture {
             runner: AtomicUsize::new(0),
             runner_epoch: AtomicU32::new(0),
             generation: generation(),
-            flags: AtomicU8::new(0),
+            flags: AtomicU8::new(TRACKED),
         }
     }
 

@@ -139,7 +139,7 @@ pub(crate) unsafe fn take_unused_dict<C: Native>(object: *mut ffi::PyObject) -> 
     // SAFETY: the caller's.
     unsafe {
         let dict = (*object.cast::<WithDict<C>>()).dict;
-        let unused = !dict.is_null() && ffi::Py_REFCNT(dict) == 1 && ffi::PyDict_Size(dict) == 0;
+        let unused = !dict.is_null() && ffi::Py_REFCNT(dict) == 1 && (*dict.cast::<ffi::PyDictObject>()).ma_used == 0;
         if unused { take_dict::<C>(object) } else { null_mut() }
     }
 }
