@@ -12,7 +12,7 @@ use pyo3::{Bound, PyAny, PyResult, Python, ffi};
 use raddle::park::{Deadline, Parking, Stop, now};
 use raddle::primitive::thread_token;
 use raddle::sync::{RawLock, RawRLock};
-use raddle::trace::{Kind, Resource, SITES, mode};
+use raddle::trace::{Kind, Resource, SITES, Site, mode};
 use std::ffi::{CStr, c_void};
 
 /// What `Lock` and `RLock` share.
@@ -94,21 +94,22 @@ raw!(RawRLock, Kind::RLock, "cannot release un-acquired lock", RawRLock::try_dee
 /// Takes the lock if it can be had at once, and notes that; `waits`: the caller would wait for it.
 #[inline(always)]
 pub(crate) fn try_acquire<C: Raw>(this: This<'_, C>, waits: bool) -> bool {
+    let mode = mode();
+    // Looked up before: what is read behind a locked instruction waits for that.
+    let site = site::kept(mode);
     let depth = this.try_take(thread_token());
     if depth == 1 {
-        note_taken(this, waits);
+        note_taken(this, mode, site, waits);
     }
     depth > 0
 }
 
 /// The lock has become this thread's: what is noted about that, if anything is.
 #[inline(always)]
-fn note_taken<C: Raw>(this: This<'_, C>, waits: bool) {
-    let mode = mode();
+fn note_taken<C: Raw>(this: This<'_, C>, mode: u8, site: Option<Site>, waits: bool) {
     if mode == 0 {
         return;
     }
-    let site = if mode & SITES != 0 { site::here() } else { None };
     this.set_taken_at(site);
     if mode & !SITES != 0 {
         observe::acquired(C::KIND, this.address(), site, waits);
@@ -151,7 +152,8 @@ fn acquire_slow<C: Raw>(py: Python<'_>, this: This<'_, C>, deadline: Deadline, h
     });
     match result {
         Ok(()) => {
-            note_taken(this, true);
+            let mode = mode();
+            note_taken(this, mode, site::kept(mode), true);
             Ok(true)
         }
         Err(Stop::TimedOut) => {

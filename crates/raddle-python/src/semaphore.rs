@@ -41,7 +41,7 @@ impl PySemaphore {
 #[inline]
 fn taken(this: Me<'_>, me: usize) {
     let mode = mode();
-    let site = if mode & SITES != 0 { site::here() } else { None };
+    let site = site::kept(mode);
     this.semaphore.note_acquired(me, site);
     if mode & !SITES != 0 {
         observe::acquired(Kind::Semaphore, this.address(), site, true);

@@ -18,7 +18,7 @@ use raddle::ipc::watch::Awaited;
 use raddle::ipc::{Arena, SemLock, Waiter, Waiters};
 use raddle::park::{Deadline, Parking, Stop, generation, now};
 use raddle::primitive::thread_token;
-use raddle::trace::{self, SITES, Site, mode};
+use raddle::trace::{self, Site, mode};
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -159,7 +159,7 @@ impl PySemLock {
     fn taken(&self, inner: &Inner) {
         self.add(1);
         self.owner.store(thread_token(), Ordering::Relaxed);
-        let site = if mode() & SITES != 0 { site::here() } else { None };
+        let site = site::kept(mode());
         inner.lock.note_site(Site::to_word(site), || long(site));
     }
 }

@@ -6,7 +6,7 @@
 //! known or the check fails, the public interface is used every time.
 
 use pyo3::{Python, ffi};
-use raddle::trace::Site;
+use raddle::trace::{SITES, Site};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
@@ -180,6 +180,12 @@ pub(crate) fn here() -> Option<Site> {
     };
     let word = place(frame, 0);
     if word & OWN_PLACE == 0 { Site::from_word(word) } else { caller_of(frame, word) }
+}
+
+/// The same if sites are kept: `mode` is that of [`raddle::trace`].
+#[inline(always)]
+pub(crate) fn kept(mode: u8) -> Option<Site> {
+    if mode & SITES != 0 { here() } else { None }
 }
 
 /// Of raddle's own code: the first place outside of it, or else the outermost.
