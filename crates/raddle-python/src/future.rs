@@ -222,8 +222,8 @@ impl PyFuture {
         self.flags.load(Ordering::Relaxed) & TRACKED != 0
     }
 
-    /// Says whether the garbage collector knows it: while nobody changes the other flags, as the GIL sees to, and the
-    /// collector's knowing futures from the start where there is none, or where a task is run by another process.
+    /// Says whether the garbage collector knows it. By a load and a store: with the GIL nobody changes the other flags
+    /// meanwhile. Where there is none, or another process runs the task, the collector knows it from the start.
     #[inline]
     pub(crate) fn set_tracked(&self, tracked: bool) {
         let others = self.flags.load(Ordering::Relaxed) & !TRACKED;
