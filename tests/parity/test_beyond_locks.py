@@ -194,6 +194,73 @@ class TestOwner:
             lock.release()
 
 
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+class TestTakenAt:
+    """Where a lock was taken, while sites are kept."""
+
+    @pytest.fixture(autouse=True)
+    def kept(self, raddle):
+        from raddle import deadlock
+
+        deadlock.enable(on_deadlock="ignore", on_stall="ignore")
+        yield
+        deadlock.disable()
+
+    @pytest.fixture
+    def lock(self, raddle, kind):
+        return getattr(raddle.threading, kind)()
+
+    @pytest.fixture
+    def site(self, raddle, lock):
+        """Where it was taken, as a snapshot has it; the lock is free afterwards."""
+
+        def site():
+            [entry] = [entry for entry in raddle.threading.snapshot() if entry.ident == threading.get_ident()]
+            [place] = [hold.site for hold in entry.holds if hold.object is lock]
+            lock.release()
+            return place
+
+        return site
+
+    @pytest.mark.parametrize("way", ["acquire()", "acquire(timeout=1)", "__enter__()"])
+    def test_line(self, lock, site, way):
+        take = eval(f"lambda: lock.{way}", {"lock": lock})
+        for _ in range(3):
+            take()
+            assert site() == "<string>:1"
+
+    def test_called_by_c_code(self, lock, site):
+        for _ in range(3):
+            expected = line() + 1
+            list(map(lock.acquire, [True]))
+            assert site() == f"{__file__}:{expected}"
+
+    def test_code_that_is_gone(self, lock, site):
+        """New code gets the memory of old: the old's places must not be taken for its own."""
+        for number in range(3000):
+            names = {"lock": lock}
+            exec(compile("\n" * (number % 7) + "lock.acquire()", f"made_{number}.py", "exec"), names)
+            assert site() == f"made_{number}.py:{number % 7 + 1}"
+
+    def test_more_places_than_are_remembered(self, lock, site):
+        """Many lines take the lock, over and over."""
+        count = 5000
+        names = {"lock": lock, "site": site, "places": []}
+        body = "".join("    lock.acquire(); places.append(site())\n" for _ in range(count))
+        exec(compile("def run():\n" + body, "long.py", "exec"), names)
+        for _ in range(2):
+            names["run"]()
+        expected = [f"long.py:{number + 2}" for number in range(count)]
+        assert names["places"] == expected * 2
+
+    def test_taken_by_a_thread_s_target(self, raddle, lock):
+        """A thread whose function is the method itself."""
+        thread = raddle.threading.Thread(target=lock.acquire)
+        thread.start()
+        thread.join()
+        assert repr(lock).startswith("<locked")
+
+
 class TestWaiters:
     def test_semaphore(self, raddle):
         semaphore = raddle.threading.Semaphore(0, name="S")

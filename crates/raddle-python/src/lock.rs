@@ -1,6 +1,6 @@
 //! `Lock` and `RLock`.
 
-use crate::args::{self, Fast, Patience, lock_patience};
+use crate::args::{self, Patience, lock_patience};
 use crate::error::entry;
 use crate::gil::PyHost;
 use crate::native::{Entry, Native, This, Which, method_fast, methods, no_pickle};
@@ -172,14 +172,20 @@ unsafe extern "C" fn py_acquire<C: Raw>(
 ) -> *mut ffi::PyObject {
     // SAFETY: a method of the type.
     let this = unsafe { This::<C>::from_ptr(object) };
-    if count == 0 && keywords.is_null() { acquire_plain(this) } else { acquire_as_told(this, (args, count, keywords)) }
+    if count == 0 && keywords.is_null() { acquire_plain(this) } else { acquire_as_told(this, args, count, keywords) }
 }
 
-/// With arguments. Apart, as [`acquire_by_waiting`] is.
+/// With arguments, each in a register. Apart, as [`acquire_by_waiting`] is.
 #[inline(never)]
-fn acquire_as_told<C: Raw>(this: This<'_, C>, fast: Fast) -> *mut ffi::PyObject {
+fn acquire_as_told<C: Raw>(
+    this: This<'_, C>,
+    args: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     entry(|py| {
-        let [blocking, timeout] = args::fast(py, "acquire", ["blocking", "timeout"], 2, fast)?;
+        let names = ["blocking", "timeout"];
+        let [blocking, timeout] = args::fast(py, "acquire", names, 2, (args, count, keywords))?;
         let patience = lock_patience(blocking.as_ref(), timeout.as_ref())?;
         Ok(boolean(acquire(py, this, patience)?))
     })
@@ -196,11 +202,31 @@ unsafe extern "C" fn py_enter<C: Raw>(object: *mut ffi::PyObject, _: *mut ffi::P
 /// `acquire()` without arguments.
 #[inline(always)]
 fn acquire_plain<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
-    if try_acquire(this, true) { boolean(true) } else { acquire_by_waiting(this) }
+    let mode = mode();
+    // Half of it on either side of the locked instruction, which waits for what is read before it and is waited for
+    // by what is read behind it.
+    let instruction = if mode == SITES { site::instruction() } else { 0 };
+    match this.try_take(thread_token()) {
+        0 => return acquire_by_waiting(this),
+        1 if mode != 0 => match site::seen(instruction) {
+            None => return acquire_noted(this, mode),
+            site => this.set_taken_at(site),
+        },
+        _ => {}
+    }
+    boolean(true)
 }
 
-/// Apart, so that the path above needs no stack.
+/// The lock is taken, and more is to be noted, or the place has not been seen. Apart, as all but the plain path is: so
+/// that that one needs no stack.
+#[inline(never)]
+fn acquire_noted<C: Raw>(this: This<'_, C>, mode: u8) -> *mut ffi::PyObject {
+    note_taken(this, mode, site::kept(mode), true);
+    boolean(true)
+}
+
 #[cold]
+#[inline(never)]
 fn acquire_by_waiting<C: Raw>(this: This<'_, C>) -> *mut ffi::PyObject {
     entry(|py| Ok(boolean(acquire_slow(py, this, Deadline::NEVER, PyHost::new())?)))
 }
@@ -505,13 +531,20 @@ unsafe extern "C" fn rlock_acquire_restore(
 /// `True` or `False`, a new reference.
 #[inline]
 pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
-    // SAFETY: attached; the singletons live for ever.
-    unsafe { ffi::Py_NewRef(if value { ffi::Py_True() } else { ffi::Py_False() }) }
+    // SAFETY: no preconditions.
+    singleton(unsafe { if value { ffi::Py_True() } else { ffi::Py_False() } })
 }
 
 /// `None`, a new reference.
 #[inline]
 pub(crate) fn none() -> *mut ffi::PyObject {
-    // SAFETY: attached; the singleton lives for ever.
-    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+    // SAFETY: no preconditions.
+    singleton(unsafe { ffi::Py_None() })
+}
+
+/// A new reference to an object that lives for ever; from 3.12 on its references are not counted (PEP 683).
+#[inline]
+fn singleton(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: attached.
+    if cfg!(Py_3_12) { object } else { unsafe { ffi::Py_NewRef(object) } }
 }

@@ -16,40 +16,58 @@ static CHECKED: AtomicBool = AtomicBool::new(false);
 const SLOTS: usize = 1024;
 
 /// A remembered place. Direct-mapped: a new place takes the slot of an old one.
-#[repr(align(32))]
+#[repr(align(16))]
 struct Slot {
+    /// Inside the memory of a code object that is kept alive, and so that of this code alone. Odd if the place is in
+    /// raddle's own Python code, and stands for whoever called it.
     instruction: AtomicUsize,
-    /// Kept alive, so that its address means one thing.
-    code: AtomicPtr<ffi::PyObject>,
     site: AtomicU32,
 }
 
-static CACHE: [Slot; SLOTS] = [const {
-    Slot { instruction: AtomicUsize::new(0), code: AtomicPtr::new(std::ptr::null_mut()), site: AtomicU32::new(0) }
-}; SLOTS];
+static CACHE: [Slot; SLOTS] = [const { Slot { instruction: AtomicUsize::new(0), site: AtomicU32::new(0) } }; SLOTS];
 
-/// Set in a slot's site if the place is in raddle's own Python code, and stands for whoever called it.
-const OWN_PLACE: u32 = 1 << 31;
+/// The code objects of the places.
+static KEPT: [AtomicPtr<ffi::PyObject>; SLOTS] = [const { AtomicPtr::new(std::ptr::null_mut()) }; SLOTS];
 
-/// Where the interpreter notes the thread that holds it: the attached thread's state, without a look into
-/// thread-local storage. Null until [`check`] has compared the two.
-#[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
+/// Where the interpreter notes the thread that is attached, if that is known: its state, without a call or a look into
+/// thread-local storage. Null until [`check`] has compared the two, and the offsets below as well.
 static HOLDER: AtomicPtr<AtomicPtr<u8>> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The calling thread's state.
 #[inline(always)]
 pub(crate) fn state() -> *mut u8 {
-    #[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
-    {
-        let holder = HOLDER.load(Ordering::Relaxed);
-        if !holder.is_null() {
-            // SAFETY: inside the main interpreter's state, which is never freed. Whoever takes the GIL writes itself
-            // here, and so does, in `PyThreadState_Swap`, a thread that changes its state while attached.
-            return unsafe { (*holder).load(Ordering::Relaxed) };
+    // SAFETY: no preconditions.
+    noted_state().unwrap_or_else(|| unsafe { ffi::compat::PyThreadState_GetUnchecked().cast() })
+}
+
+/// The same where it is had without a call.
+#[inline(always)]
+fn noted_state() -> Option<*mut u8> {
+    let holder = HOLDER.load(Ordering::Relaxed);
+    // SAFETY: null, or inside the interpreter's static or the main interpreter's state, neither of which is freed.
+    // Whoever takes the GIL writes itself here, and so does a thread that changes its state while attached.
+    unsafe { holder.as_ref() }.map(|holder| holder.load(Ordering::Relaxed))
+}
+
+#[cfg(not(any(all(Py_3_11, not(Py_3_12)), all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))))]
+fn find_holder() {}
+
+/// Looks up where the interpreter notes the attached thread, in its static: followed there by the main interpreter.
+#[cfg(all(Py_3_11, not(Py_3_12)))]
+fn find_holder() {
+    const CURRENT: usize = 72; // gilstate.tstate_current, in words
+    unsafe extern "C" {
+        /// Larger than what is read here by far.
+        static _PyRuntime: [AtomicPtr<u8>; CURRENT + 2];
+    }
+    // SAFETY: the interpreter's own static, written before any module loads; these words by atomic accesses, or once.
+    unsafe {
+        let found = _PyRuntime[CURRENT].load(Ordering::Relaxed) == ffi::compat::PyThreadState_GetUnchecked().cast()
+            && _PyRuntime[CURRENT + 1].load(Ordering::Relaxed) == ffi::PyInterpreterState_Main().cast();
+        if found {
+            HOLDER.store((&raw const _PyRuntime[CURRENT]).cast_mut(), Ordering::Relaxed);
         }
     }
-    // SAFETY: no preconditions.
-    unsafe { ffi::compat::PyThreadState_GetUnchecked().cast() }
 }
 
 /// Looks up where the main interpreter's GIL notes its holder, in the table that 3.13 has for debuggers.
@@ -105,33 +123,46 @@ mod layout {
 
 #[cfg(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64"))]
 impl Frame {
-    /// The running one, if the interpreter's layout is known.
+    /// The running one, if the interpreter's layout is known. It may be the C stack's: see [`Frame::first`].
     #[inline(always)]
-    fn current() -> Option<Frame> {
-        use layout::FROM_STATE;
-        if !CHECKED.load(Ordering::Relaxed) {
-            return None;
+    fn running() -> Option<Frame> {
+        // SAFETY: the calling thread's state, with the offsets checked.
+        if CHECKED.load(Ordering::Relaxed) { unsafe { Self::of(state()) } } else { None }
+    }
+
+    /// The same where it is had without a call, if there is a way to that.
+    #[inline(always)]
+    fn at_hand() -> Option<Frame> {
+        if cfg!(all(Py_3_12, not(Py_3_13))) {
+            return Self::running();
         }
-        // SAFETY: attached, so the thread state is ours and its frames stay; the offsets have been checked
-        // against this interpreter by `check`.
+        // SAFETY: noted once the offsets have been checked.
+        unsafe { Self::of(noted_state()?) }
+    }
+
+    /// The running one of a thread.
+    ///
+    /// # Safety
+    /// Attached, the state of the calling thread, so that its frames stay; the offsets have been checked against this
+    /// interpreter by [`check`].
+    #[inline(always)]
+    unsafe fn of(state: *mut u8) -> Option<Frame> {
+        use layout::FROM_STATE;
+        // SAFETY: the caller's.
         unsafe {
-            let state = state();
             let frame = *state.add(FROM_STATE).cast::<*mut u8>();
             #[cfg(not(Py_3_12))]
             let frame = *frame.add(8).cast::<*mut u8>(); // _PyCFrame.current_frame, behind use_tracing
             #[cfg(all(Py_3_12, not(Py_3_13)))]
             let frame = *frame.cast::<*mut u8>(); // _PyCFrame.current_frame
-            Self::first(frame)
+            (!frame.is_null()).then_some(Frame(frame))
         }
     }
 
     /// The first of Python code, from here outwards.
-    ///
-    /// # Safety
-    /// As in `current`; null or a frame.
-    #[inline(always)]
-    unsafe fn first(mut frame: *mut u8) -> Option<Frame> {
-        // SAFETY: the caller's.
+    fn first(self) -> Option<Frame> {
+        let mut frame = self.0;
+        // SAFETY: a frame of this thread, which runs or is suspended in a call, and so are those before it.
         unsafe {
             while !frame.is_null() && *frame.add(layout::OWNER) == layout::OWNED_BY_C_STACK {
                 frame = *frame.add(layout::PREVIOUS).cast::<*mut u8>();
@@ -141,25 +172,37 @@ impl Frame {
     }
 
     /// The one that called it.
-    #[inline(always)]
     fn caller(self) -> Option<Frame> {
-        // SAFETY: a frame of this thread, which runs or is suspended in a call.
-        unsafe { Self::first(*self.0.add(layout::PREVIOUS).cast::<*mut u8>()) }
+        // SAFETY: as above.
+        let frame = unsafe { *self.0.add(layout::PREVIOUS).cast::<*mut u8>() };
+        if frame.is_null() { None } else { Frame(frame).first() }
     }
 
-    /// Its code object and instruction.
+    /// The instruction it is at: of its code, if it is of Python code.
     #[inline(always)]
-    fn position(self) -> (*mut ffi::PyObject, usize) {
+    fn instruction(self) -> usize {
         // SAFETY: as above.
-        unsafe {
-            (*self.0.add(layout::CODE).cast::<*mut ffi::PyObject>(), *self.0.add(layout::INSTRUCTION).cast::<usize>())
-        }
+        unsafe { *self.0.add(layout::INSTRUCTION).cast::<usize>() }
+    }
+
+    /// Its code object, if it is of Python code.
+    fn code(self) -> *mut ffi::PyObject {
+        // SAFETY: as above.
+        unsafe { *self.0.add(layout::CODE).cast::<*mut ffi::PyObject>() }
     }
 }
 
 #[cfg(not(all(Py_3_11, not(Py_3_14), not(Py_GIL_DISABLED), target_pointer_width = "64")))]
 impl Frame {
-    fn current() -> Option<Frame> {
+    fn running() -> Option<Frame> {
+        None
+    }
+
+    fn at_hand() -> Option<Frame> {
+        None
+    }
+
+    fn first(self) -> Option<Frame> {
         None
     }
 
@@ -167,19 +210,19 @@ impl Frame {
         None
     }
 
-    fn position(self) -> (*mut ffi::PyObject, usize) {
-        (std::ptr::null_mut(), 0)
+    fn instruction(self) -> usize {
+        0
+    }
+
+    fn code(self) -> *mut ffi::PyObject {
+        std::ptr::null_mut()
     }
 }
 
 /// Where the calling Python code is; `None` where no Python code runs.
 #[inline(always)]
 pub(crate) fn here() -> Option<Site> {
-    let Some(frame) = Frame::current() else {
-        return look_up();
-    };
-    let word = place(frame, 0);
-    if word & OWN_PLACE == 0 { Site::from_word(word) } else { caller_of(frame, word) }
+    seen(instruction()).or_else(look)
 }
 
 /// The same if sites are kept: `mode` is that of [`raddle::trace`].
@@ -188,59 +231,111 @@ pub(crate) fn kept(mode: u8) -> Option<Site> {
     if mode & SITES != 0 { here() } else { None }
 }
 
-/// Of raddle's own code: the first place outside of it, or else the outermost.
-fn caller_of(mut frame: Frame, mut word: u32) -> Option<Site> {
-    let mut depth = 0;
-    while word & OWN_PLACE != 0
-        && let Some(caller) = frame.caller()
-    {
-        frame = caller;
-        depth += 1;
-        word = place(frame, depth);
-    }
-    Site::from_word(word & !OWN_PLACE)
-}
-
-/// The site of a frame, so many calls out from the running one, as a word that may be marked.
+/// The instruction that the calling Python code is at, or 0: half of [`here`], for [`seen`] to complete.
 #[inline(always)]
-fn place(frame: Frame, depth: usize) -> u32 {
-    let (code, instruction) = frame.position();
-    let slot = &CACHE[(instruction >> 1) % SLOTS];
-    if slot.instruction.load(Ordering::Relaxed) == instruction && slot.code.load(Ordering::Relaxed) == code {
-        return slot.site.load(Ordering::Relaxed);
-    }
-    remember(slot, code, instruction, depth)
+pub(crate) fn instruction() -> usize {
+    Frame::at_hand().map_or(0, Frame::instruction)
 }
 
+/// The place of an instruction, if that is remembered and not raddle's own; `None` says nothing.
+#[inline(always)]
+pub(crate) fn seen(instruction: usize) -> Option<Site> {
+    // A frame of the C stack is at no instruction of a code object, and those alone are remembered.
+    let slot = &CACHE[slot_of(instruction)];
+    if slot.instruction.load(Ordering::Relaxed) != instruction {
+        return None;
+    }
+    Site::from_word(slot.site.load(Ordering::Relaxed))
+}
+
+/// Where the calling Python code is: of raddle's own, the first place outside of it, or else the outermost.
 #[cold]
-fn remember(slot: &Slot, code: *mut ffi::PyObject, instruction: usize, depth: usize) -> u32 {
-    // SAFETY: attached; the frame is borrowed from the interpreter, and owned from there on.
-    let word = unsafe {
-        let mut frame = ffi::PyEval_GetFrame();
-        ffi::Py_XINCREF(frame.cast());
+fn look() -> Option<Site> {
+    let Some(running) = Frame::running() else {
+        return ask();
+    };
+    let mut frame = running.first()?;
+    let mut depth = 0;
+    loop {
+        let (site, own) = place(frame, depth);
+        match frame.caller() {
+            Some(caller) if own => frame = caller,
+            _ => return site,
+        }
+        depth += 1;
+    }
+}
+
+/// The site of a frame of Python code, so many calls out from the running one, and whether it is in raddle's own.
+fn place(frame: Frame, depth: usize) -> (Option<Site>, bool) {
+    let instruction = frame.instruction();
+    let slot = &CACHE[slot_of(instruction)];
+    let remembered = slot.instruction.load(Ordering::Relaxed);
+    if remembered & !1 == instruction {
+        return (Site::from_word(slot.site.load(Ordering::Relaxed)), remembered != instruction);
+    }
+    // SAFETY: attached; the frame object is borrowed from the interpreter, and owned from there on.
+    let (site, own) = unsafe {
+        let mut object = ffi::PyEval_GetFrame();
+        ffi::Py_XINCREF(object.cast());
         for _ in 0..depth {
-            if !frame.is_null() {
-                let back = ffi::PyFrame_GetBack(frame);
-                ffi::Py_DECREF(frame.cast());
-                frame = back;
+            if !object.is_null() {
+                let back = ffi::PyFrame_GetBack(object);
+                ffi::Py_DECREF(object.cast());
+                object = back;
             }
         }
-        if frame.is_null() {
-            return 0;
+        if object.is_null() {
+            return (None, false);
         }
-        let (site, own) = describe(frame);
-        ffi::Py_DECREF(frame.cast());
-        Site::to_word(Some(site)) | if own { OWN_PLACE } else { 0 }
+        let described = describe(object);
+        ffi::Py_DECREF(object.cast());
+        described
     };
+    // SAFETY: attached; the frame keeps its code alive.
+    unsafe {
+        if is_inside(frame.code(), instruction) {
+            remember(frame.code(), instruction, site, own);
+        }
+    }
+    (Some(site), own)
+}
+
+/// # Safety
+/// Attached; a live code object, and an instruction inside it.
+unsafe fn remember(code: *mut ffi::PyObject, instruction: usize, site: Site, own: bool) {
+    let index = slot_of(instruction);
+    let slot = &CACHE[index];
     slot.instruction.store(0, Ordering::Relaxed);
-    // SAFETY: the frame keeps its code alive; the slot takes a reference of its own.
+    // SAFETY: the caller's; the table takes a reference of its own.
     unsafe { ffi::Py_INCREF(code) };
-    let old = slot.code.swap(code, Ordering::Relaxed);
-    slot.site.store(word, Ordering::Relaxed);
-    slot.instruction.store(instruction, Ordering::Relaxed);
-    // SAFETY: the slot held this reference.
+    let old = KEPT[index].swap(code, Ordering::Relaxed);
+    slot.site.store(Site::to_word(Some(site)), Ordering::Relaxed);
+    slot.instruction.store(instruction | usize::from(own), Ordering::Relaxed);
+    // SAFETY: the table held this reference.
     unsafe { crate::gil::decref(old) };
-    word
+}
+
+#[inline(always)]
+fn slot_of(instruction: usize) -> usize {
+    (instruction >> 1) % SLOTS // instructions are at even addresses
+}
+
+/// Whether an instruction is in the memory of a code object.
+///
+/// # Safety
+/// Attached; a live object of the type `code`, or null.
+unsafe fn is_inside(code: *mut ffi::PyObject, instruction: usize) -> bool {
+    if code.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's. A code object ends with its instructions, and its type says where they begin.
+    let (begin, length) = unsafe {
+        let ty = ffi::Py_TYPE(code);
+        let begin = code as usize + (*ty).tp_basicsize.cast_unsigned();
+        (begin, ffi::Py_SIZE(code).cast_unsigned() * (*ty).tp_itemsize.cast_unsigned())
+    };
+    (begin..begin + length).contains(&instruction)
 }
 
 /// The site of a frame, and whether it is in raddle's own code.
@@ -259,8 +354,8 @@ unsafe fn describe(frame: *mut ffi::PyFrameObject) -> (Site, bool) {
     }
 }
 
-/// Asks the interpreter.
-fn look_up() -> Option<Site> {
+/// The same by the public interface alone.
+fn ask() -> Option<Site> {
     // SAFETY: attached; the frame is borrowed from the interpreter, and owned from there on.
     unsafe {
         let mut frame = ffi::PyEval_GetFrame();
@@ -315,27 +410,22 @@ unsafe fn attribute(object: *mut ffi::PyObject, name: &CStr) -> String {
 
 /// Compares what the offsets say with what the interpreter says. Called by Python code.
 pub(crate) fn check(_py: Python<'_>) -> bool {
-    #[cfg(all(Py_3_13, not(Py_3_14), not(Py_GIL_DISABLED)))]
-    find_holder();
     CHECKED.store(true, Ordering::Relaxed);
-    let Some((code, instruction)) = Frame::current().map(Frame::position) else {
-        CHECKED.store(false, Ordering::Relaxed);
-        return false;
-    };
-    // SAFETY: attached; the frame is borrowed, the code a new reference. `PyFrame_GetLasti` is the byte offset
-    // of the instruction in the code's own copy of its bytecode, which lies inside the code object.
+    // SAFETY: attached; the frame object is borrowed, its code a new reference.
     let right = unsafe {
-        let frame = ffi::PyEval_GetFrame();
-        if frame.is_null() {
-            false
-        } else {
-            let real = ffi::PyFrame_GetCode(frame);
-            let inside = instruction > code as usize && instruction < code as usize + (1 << 20);
-            ffi::Py_DECREF(real.cast());
-            real.cast() == code && inside
+        let object = ffi::PyEval_GetFrame();
+        !object.is_null() && {
+            let code: *mut ffi::PyObject = ffi::PyFrame_GetCode(object).cast();
+            let frame = Frame::running().and_then(Frame::first);
+            let right = frame.is_some_and(|frame| frame.code() == code && is_inside(code, frame.instruction()));
+            ffi::Py_DECREF(code);
+            right
         }
     };
     CHECKED.store(right, Ordering::Relaxed);
+    if right {
+        find_holder();
+    }
     right
 }
 
