@@ -69,7 +69,9 @@ AREAS = (
     Area("multiprocessing.pool", package="multiprocessing.pool", only=("Pool", "ThreadPool")),
     Area("multiprocessing.connection", package="multiprocessing.connection", only=("wait",)),
     # What children are told: they install too.
-    Area("multiprocessing.spawn", package="multiprocessing", only=("get_preparation_data",)),
+    Area(
+        "multiprocessing.spawn", package="multiprocessing", only=("get_command_line", "get_preparation_data")
+    ),
 )
 
 #: Modules that are made of the insides of a standard object: they are loaded with that in its place.

@@ -1,9 +1,11 @@
 """What the processes of test_process.py run: at the top of a module, where each start method finds it."""
 
+import gc
 import os
 import signal
 import sys
 import time
+import weakref
 
 
 def nothing():
@@ -126,3 +128,23 @@ def type_of_lock(pipe):
     import threading
 
     pipe.send((type(threading.Lock()).__module__, type(threading.Thread()).__module__))
+
+
+class Tracked:
+    """Something of the program's, which the garbage collector looks at."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def tell_of_collector(pipe):
+    """What the collector leaves out, and whether it works for what is the program's."""
+    made = weakref.ref(Tracked())
+    there = made() is not None
+    gc.collect()
+    tracked = any(found is Tracked for found in gc.get_objects())
+    pipe.send((gc.get_freeze_count(), gc.isenabled(), there, made() is None, tracked))
+
+
+def tell_names_of_main(pipe):
+    pipe.send([name for name in vars(sys.modules["__main__"]) if not name.startswith("__")])

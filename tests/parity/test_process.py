@@ -483,3 +483,53 @@ class TestBeyond:
         child.kill()
         thread.join(DEADLINE)
         assert not thread.is_alive()
+
+
+class TestFrozenChildren:
+    """New interpreters leave what they load before the program out of collections."""
+
+    @pytest.fixture
+    def told(self):
+        def told(target, method="spawn"):
+            ours, theirs = RADDLE.multiprocessing.Pipe()
+            child = RADDLE.multiprocessing.get_context(method).Process(target=target, args=(theirs,))
+            child.start()
+            found = receive(ours)
+            child.join(DEADLINE)
+            assert child.exitcode == 0
+            return found
+
+        return told
+
+    def test_the_programs_own_is_collected(self, told):
+        frozen, enabled, there, collected, tracked = told(programs.tell_of_collector)
+        assert frozen > 5000
+        assert (enabled, there, collected, tracked) == (True, True, True, True)
+
+    @pytest.mark.parametrize("method", ["fork", "forkserver"])
+    def test_no_other_children(self, told, method):
+        assert told(programs.tell_of_collector, method)[0] < 1000  # 3.12 has some from the beginning
+
+    def test_nothing_is_left_in_main(self):
+        """A program without a file keeps the command's module as its `__main__`."""
+        text = f"""
+import sys
+sys.path.append({os.path.dirname(__file__)!r})
+import process_programs
+from raddle.multiprocessing import Pipe, get_context
+ours, theirs = Pipe()
+child = get_context("spawn").Process(target=process_programs.tell_names_of_main, args=(theirs,))
+child.start()
+print(ours.recv())
+child.join()
+"""
+        command = [sys.executable, "-c", text]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert (done.stdout, done.stderr) == ("['spawn_main']\n", "")
+
+    def test_a_frozen_programs_command_is_left(self, monkeypatch):
+        spawn = RADDLE.multiprocessing.spawn
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+        line = spawn.get_command_line(tracker_fd=3, pipe_handle=4)
+        assert line == spawn._get_command_line(tracker_fd=3, pipe_handle=4)
+        assert line[1:] == ["--multiprocessing-fork", "tracker_fd=3", "pipe_handle=4"]

@@ -135,7 +135,18 @@ class ForkProcess(_Process, _std.ForkProcess):
 
 
 class SpawnProcess(_Process, _std.SpawnProcess):
-    """A process with a new interpreter."""
+    """A process with a new interpreter.
+
+    Note:
+        What the child has loaded before anything of the program is frozen: see ``gc.freeze()``, and ``gc.unfreeze()``.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        from raddle.multiprocessing import spawn
+
+        spawn.freeze_children()
+        return _std.SpawnProcess._Popen(process_obj)
 
 
 class ForkServerProcess(_Process, _std.ForkServerProcess):
