@@ -68,7 +68,7 @@ AREAS = (
     Area("multiprocessing", package="multiprocessing"),
     Area("multiprocessing.pool", package="multiprocessing.pool", only=("Pool", "ThreadPool")),
     Area("multiprocessing.connection", package="multiprocessing.connection", only=("wait",)),
-    # What children are told: they install too.
+    # What children are told, and how they begin: they install too.
     Area(
         "multiprocessing.spawn", package="multiprocessing", only=("get_command_line", "get_preparation_data")
     ),

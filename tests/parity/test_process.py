@@ -510,6 +510,28 @@ class TestFrozenChildren:
     def test_no_other_children(self, told, method):
         assert told(programs.tell_of_collector, method)[0] < 1000  # 3.12 has some from the beginning
 
+    def test_where_raddle_is_installed(self):
+        """Children install it; of those that a server forks, nothing is frozen."""
+        text = f"""
+import sys
+sys.path.append({os.path.dirname(__file__)!r})
+import raddle
+raddle.install()
+import multiprocessing, process_programs
+for method in ("spawn", "forkserver"):
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context(method)
+    child = context.Process(target=process_programs.tell_of_collector, args=(theirs,))
+    child.start()
+    frozen, *rest = ours.recv()
+    print(method, frozen > 5000, *rest)
+    child.join()
+"""
+        command = [sys.executable, "-c", text]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        expected = "spawn True True True True True\nforkserver False True True True True\n"
+        assert (done.stdout, done.stderr) == (expected, "")
+
     def test_nothing_is_left_in_main(self):
         """A program without a file keeps the command's module as its `__main__`."""
         text = f"""

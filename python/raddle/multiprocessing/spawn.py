@@ -22,6 +22,7 @@ _get_command_line = _std.get_command_line
 
 _LOAD = "from multiprocessing.spawn import spawn_main; "
 _FREEZE = "__import__('gc').freeze()"
+_IS_NEW = "'--multiprocessing-fork' in sys.argv"
 
 
 class _First:
@@ -37,10 +38,11 @@ class _First:
 def get_preparation_data(name: str) -> dict[str, Any]:
     """What a child has to know before it gets its process object; see ``multiprocessing.spawn``.
 
-    Its first entry makes the child do as this process has done: know the start method "warm", install raddle.
+    Its first entry makes the child do as this process has done: know the start method "warm", install raddle. A new
+    interpreter freezes that too; a server's child may have loaded something of the program.
     """
     data = _get_preparation_data(name)
-    text = f"import sys; sys.path[:] = {data['sys_path']!r}\n{for_child()}"
+    text = f"import sys; sys.path[:] = {data['sys_path']!r}\n{for_child()}\n{_IS_NEW} and {_FREEZE}"
     return {"raddle": _First(text), **data}
 
 
@@ -70,7 +72,7 @@ def for_child() -> str:
         settings = deadlock._for_child()
         if settings is not None:
             lines += ["import raddle.deadlock", f"raddle.deadlock.enable(**{settings!r})"]
-        lines += ["raddle.install()", _FREEZE]
+        lines.append("raddle.install()")
     return "\n".join(lines)
 
 
